@@ -1,0 +1,3 @@
+//! The `pelton` command.
+
+fn main() {}

@@ -1,0 +1,425 @@
+//! Decides what becomes of an event. Pure: no clock, no I/O, no randomness of its own; whoever
+//! calls hands in time and jitter and carries the decision out.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use crate::{
+    event::{Cause, Outgoing, Verdict},
+    handler::Fault,
+};
+
+/// What a server is told of a delivery in the end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Ack {
+    /// Dealt with.
+    Done,
+    /// Deliver it again, not before `after`.
+    Redeliver {
+        /// The delay.
+        after: Duration,
+    },
+    /// Never deliver it again.
+    Terminate {
+        /// Shown in the server's advisory.
+        reason: String,
+    },
+}
+
+/// How an invocation ended; the label `outcome` of the metrics, and an entry of the history.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// The function succeeded.
+    Done,
+    /// It asked for another try, or failed in a way that earns one.
+    Retry,
+    /// It refused the event.
+    Reject,
+    /// It did not end in time.
+    Timeout,
+    /// What ran it broke off.
+    Crash,
+    /// It answered with something that is no verdict.
+    BadReply,
+    /// It could not be started.
+    Unavailable,
+    /// It succeeded, but an output can never be stored.
+    Output,
+}
+
+impl Outcome {
+    /// The spelling in metrics and in the history.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Retry => "retry",
+            Self::Reject => "reject",
+            Self::Timeout => "timeout",
+            Self::Crash => "crash",
+            Self::BadReply => "bad_reply",
+            Self::Unavailable => "unavailable",
+            Self::Output => "output",
+        }
+    }
+}
+
+/// Why an event is a dead letter; the header and metric label `reason`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reason {
+    /// Every try ended in a retry.
+    AttemptsExhausted,
+    /// The function rejected it.
+    Rejected,
+    /// The last try timed out.
+    Timeout,
+    /// The last try crashed, or the event vanished with its runner too often.
+    Crashed,
+    /// The last try gave no verdict.
+    BadReply,
+    /// The last try's outputs can never be stored.
+    Output,
+    /// Its payload is not what its content type promises.
+    Undecodable,
+    /// It grew older than `retry.max_age` before it succeeded.
+    Expired,
+}
+
+impl Reason {
+    /// All of them, for counters that exist from the start.
+    pub const ALL: [Self; 8] = [
+        Self::AttemptsExhausted,
+        Self::Rejected,
+        Self::Timeout,
+        Self::Crashed,
+        Self::BadReply,
+        Self::Output,
+        Self::Undecodable,
+        Self::Expired,
+    ];
+
+    /// The spelling in headers and metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AttemptsExhausted => "attempts_exhausted",
+            Self::Rejected => "rejected",
+            Self::Timeout => "timeout",
+            Self::Crashed => "crashed",
+            Self::BadReply => "bad_reply",
+            Self::Output => "output",
+            Self::Undecodable => "undecodable",
+            Self::Expired => "expired",
+        }
+    }
+}
+
+/// One failed attempt: an invocation whose end a runner saw.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// When it ended.
+    #[serde(with = "time::serde::rfc3339")]
+    pub time: OffsetDateTime,
+    /// How.
+    pub outcome: Outcome,
+    /// Why, cut to [`HISTORY_ERROR_MAX`] bytes.
+    pub error: String,
+}
+
+/// The longest error text of a history entry, in bytes: a history of many tries must fit a header.
+pub const HISTORY_ERROR_MAX: usize = 256;
+
+/// What is remembered of an event between its deliveries.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Record {
+    /// Its failed attempts.
+    pub failed: Vec<Attempt>,
+    /// Deliveries that vanished together with the runner that had started them.
+    pub losses: u32,
+    /// The last delivery that is accounted for.
+    pub seen: u64,
+    /// The delivery that was about to run when this was written; kept only once there is a loss,
+    /// so that an event that merely waited while another one killed the runner is not blamed.
+    pub started: Option<u64>,
+    /// Its dead letter is stored without the payload, which therefore stays where it is.
+    pub parked: bool,
+}
+
+impl Record {
+    /// Accounts for the deliveries between the last one known of and `delivered`; returns whether
+    /// one of them was lost.
+    pub fn account(&mut self, delivered: u64) -> bool {
+        let vanished = delivered.saturating_sub(1) > self.seen;
+        let lost = vanished
+            && match self.losses {
+                0 => true,
+                _ => self.started.is_some_and(|started| started > self.seen),
+            };
+        self.losses += u32::from(lost);
+        self.seen = delivered.saturating_sub(1);
+        self.started = None;
+        lost
+    }
+
+    /// The next attempt's number.
+    #[must_use]
+    pub fn attempt(&self) -> u32 {
+        u32::try_from(self.failed.len()).map_or(u32::MAX, |failed| failed.saturating_add(1))
+    }
+}
+
+/// Where and whether a delivered event may run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission {
+    /// With others.
+    Run,
+    /// Alone in its worker: its last attempt broke one.
+    Apart,
+    /// Alone among all suspects of its binding: it vanished with a runner before.
+    Quarantine,
+    /// Not at all.
+    DeadLetter(Letter),
+    /// Not at all: its letter is stored, its payload must stay.
+    Parked,
+}
+
+/// A decision to give an event up.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Letter {
+    /// The kind of failure.
+    pub reason: Reason,
+    /// What failed, for people.
+    pub error: String,
+    /// Every failed attempt, this one included.
+    pub failed: Vec<Attempt>,
+}
+
+/// When a binding gives an event up, and how long it waits before.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Policy {
+    /// Tries at most, the first included.
+    pub attempts: u32,
+    /// The shortest wait between two tries.
+    pub backoff_min: Duration,
+    /// The longest.
+    pub backoff_max: Duration,
+    /// How often an event may vanish with its runner.
+    pub losses: u32,
+    /// How old an event may grow and still be tried again.
+    pub max_age: Option<Duration>,
+}
+
+/// What to do with the record of an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Memory {
+    /// Nothing was ever written.
+    Keep,
+    /// Write this before anything else.
+    Write(Record),
+    /// Forget it once the event is released.
+    Forget,
+}
+
+/// What becomes of an event, carried out in the order of these fields.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settlement {
+    /// The record, written first so that what it counts is true whichever runner goes on.
+    pub memory: Memory,
+    /// Outputs to store.
+    pub publish: Vec<Outgoing>,
+    /// The dead letter to store.
+    pub letter: Option<Letter>,
+    /// The word for the server, said last.
+    pub ack: Ack,
+}
+
+/// How one invocation ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// The function spoke.
+    Verdict(Verdict),
+    /// The runtime got no verdict.
+    Fault(Fault),
+    /// The function succeeded, but an output can never be stored.
+    Output(String),
+    /// The runner gave up waiting because it drains.
+    Cancelled,
+}
+
+impl End {
+    /// The label of the metrics.
+    #[must_use]
+    pub const fn outcome(&self) -> Outcome {
+        match self {
+            Self::Verdict(Verdict::Done(_)) => Outcome::Done,
+            Self::Verdict(Verdict::Retry { .. }) => Outcome::Retry,
+            Self::Verdict(Verdict::Reject { .. }) => Outcome::Reject,
+            Self::Fault(Fault::Timeout(_)) => Outcome::Timeout,
+            Self::Fault(Fault::Crash(_)) => Outcome::Crash,
+            Self::Fault(Fault::BadReply(_)) => Outcome::BadReply,
+            Self::Fault(Fault::Unavailable(_)) | Self::Cancelled => Outcome::Unavailable,
+            Self::Output(_) => Outcome::Output,
+        }
+    }
+}
+
+/// The moment and the chance that a decision needs.
+#[derive(Debug, Clone, Copy)]
+pub struct Now {
+    /// The time.
+    pub time: OffsetDateTime,
+    /// When the event was stored.
+    pub stored: OffsetDateTime,
+    /// Uniform in `[0, 1)`.
+    pub jitter: f64,
+    /// How long to wait for a function that cannot start.
+    pub unavailable: Duration,
+}
+
+/// The longest delay a function may ask for.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// Whether a delivered event may run, given what is remembered of it.
+#[must_use]
+pub fn admit(record: &Record, policy: &Policy) -> Admission {
+    if record.parked {
+        return Admission::Parked;
+    }
+    if record.losses > policy.losses {
+        return Admission::DeadLetter(Letter {
+            reason: Reason::Crashed,
+            error: format!("the runner died {} times while it handled this event", record.losses),
+            failed: record.failed.clone(),
+        });
+    }
+    let last = record.failed.last();
+    match last {
+        Some(last) if record.attempt() > policy.attempts => Admission::DeadLetter(Letter {
+            reason: reason_of(last.outcome),
+            error: last.error.clone(),
+            failed: record.failed.clone(),
+        }),
+        _ if record.losses > 0 => Admission::Quarantine,
+        Some(last) if matches!(last.outcome, Outcome::Crash | Outcome::Timeout) => Admission::Apart,
+        _ => Admission::Run,
+    }
+}
+
+/// What becomes of an event whose invocation has ended.
+#[must_use]
+pub fn settle(end: End, record: Record, delivered: u64, policy: &Policy, now: Now) -> Settlement {
+    let known = record != Record::default();
+    let outcome = end.outcome();
+    match end {
+        End::Verdict(Verdict::Done(publish)) => Settlement {
+            memory: if known { Memory::Forget } else { Memory::Keep },
+            publish,
+            letter: None,
+            ack: Ack::Done,
+        },
+        End::Verdict(Verdict::Reject { cause, reason }) => {
+            let failed = charge(record, outcome, &reason, now).failed;
+            let cause = match cause {
+                Cause::Rejected => Reason::Rejected,
+                Cause::Undecodable => Reason::Undecodable,
+            };
+            give_up(Letter { reason: cause, error: reason, failed })
+        }
+        End::Fault(Fault::Unavailable(_)) => give_back(record, delivered, now.unavailable),
+        End::Cancelled => give_back(record, delivered, Duration::ZERO),
+        End::Verdict(Verdict::Retry { reason, after }) => {
+            let record = charge(record, outcome, &reason, now);
+            again_or_give_up(record, delivered, policy, now, reason, after)
+        }
+        End::Fault(fault) => {
+            let error = fault.to_string();
+            let record = charge(record, outcome, &error, now);
+            again_or_give_up(record, delivered, policy, now, error, None)
+        }
+        End::Output(error) => {
+            let record = charge(record, outcome, &error, now);
+            again_or_give_up(record, delivered, policy, now, error, None)
+        }
+    }
+}
+
+/// The wait before try `failed + 1`: uniform in `[min, min(max, min·2^failed)]`.
+#[must_use]
+pub fn backoff(min: Duration, max: Duration, failed: u32, jitter: f64) -> Duration {
+    let factor = 2_u32.checked_pow(failed).unwrap_or(u32::MAX);
+    let top = min.saturating_mul(factor).min(max).max(min);
+    min + (top - min).mul_f64(jitter.clamp(0.0, 1.0))
+}
+
+/// `text` cut to `max` bytes at a character's end.
+#[must_use]
+pub fn cut(text: &str, max: usize) -> &str {
+    text.get(..text.floor_char_boundary(max)).unwrap_or(text)
+}
+
+fn charge(mut record: Record, outcome: Outcome, error: &str, now: Now) -> Record {
+    record.failed.push(Attempt {
+        time: now.time,
+        outcome,
+        error: cut(error, HISTORY_ERROR_MAX).to_owned(),
+    });
+    record
+}
+
+fn again_or_give_up(
+    record: Record,
+    delivered: u64,
+    policy: &Policy,
+    now: Now,
+    error: String,
+    after: Option<Duration>,
+) -> Settlement {
+    let failed = record.attempt() - 1;
+    let after = after.map_or_else(
+        || backoff(policy.backoff_min, policy.backoff_max, failed, now.jitter),
+        |after| after.min(RETRY_AFTER_MAX),
+    );
+    let reason = record.failed.last().map_or(Reason::Crashed, |last| reason_of(last.outcome));
+    let age_then = (now.time - now.stored) + after;
+    if failed >= policy.attempts {
+        give_up(Letter { reason, error, failed: record.failed })
+    } else if policy.max_age.is_some_and(|max| age_then > max) {
+        give_up(Letter { reason: Reason::Expired, error, failed: record.failed })
+    } else {
+        give_back(record, delivered, after)
+    }
+}
+
+fn give_up(letter: Letter) -> Settlement {
+    let reason = letter.reason.as_str().to_owned();
+    Settlement {
+        memory: Memory::Forget,
+        publish: Vec::new(),
+        letter: Some(letter),
+        ack: Ack::Terminate { reason },
+    }
+}
+
+fn give_back(record: Record, delivered: u64, after: Duration) -> Settlement {
+    Settlement {
+        memory: Memory::Write(Record { seen: delivered, started: None, ..record }),
+        publish: Vec::new(),
+        letter: None,
+        ack: Ack::Redeliver { after },
+    }
+}
+
+const fn reason_of(outcome: Outcome) -> Reason {
+    match outcome {
+        Outcome::Timeout => Reason::Timeout,
+        Outcome::Crash => Reason::Crashed,
+        Outcome::BadReply => Reason::BadReply,
+        Outcome::Output => Reason::Output,
+        Outcome::Reject => Reason::Rejected,
+        Outcome::Done | Outcome::Retry | Outcome::Unavailable => Reason::AttemptsExhausted,
+    }
+}

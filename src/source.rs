@@ -1,0 +1,168 @@
+//! Where events come from and where outputs go, as a binding sees it. `nats` is the one
+//! implementation; the traits keep it on its side of the wall.
+
+use std::{sync::Arc, time::Duration};
+
+use thiserror::Error;
+use time::OffsetDateTime;
+
+use crate::{
+    event::{Event, Headers},
+    settle::{Ack, Record},
+};
+
+/// How much more a binding can hold.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Room {
+    /// Free slots.
+    pub events: usize,
+    /// Free bytes of payload.
+    pub bytes: usize,
+}
+
+/// The stream an event came from; part of every output's id.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// Its name.
+    pub stream: Arc<str>,
+    /// When it was created: a stream of the same name made anew counts from 1 again.
+    pub created: OffsetDateTime,
+}
+
+/// One delivered event and the claim on it.
+#[derive(Debug)]
+pub struct Delivery<L> {
+    /// The event, its attempt not yet filled in (1).
+    pub event: Event,
+    /// Where it came from.
+    pub origin: Arc<Origin>,
+    /// How often the server has delivered it, this time included.
+    pub delivered: u64,
+    /// The claim; dropping it means redelivery.
+    pub lease: L,
+}
+
+/// Yields events as there is room for them.
+pub trait Source: Send {
+    /// The claim on one delivered event.
+    type Lease: Lease;
+
+    /// Waits until there is at least one event. Never has more events requested and handed out
+    /// than there was room for.
+    ///
+    /// # Errors
+    /// When there is no use in pulling again before somebody changes something.
+    fn pull(
+        &mut self,
+        room: Room,
+    ) -> impl Future<Output = Result<Vec<Delivery<Self::Lease>>, SourceError>> + Send;
+
+    /// Stops asking and returns what was already on its way.
+    fn drain(&mut self) -> impl Future<Output = Vec<Delivery<Self::Lease>>> + Send;
+}
+
+/// The claim on one delivered event. It is extended in the background for as long as it lives;
+/// dropping it leaves the event to be delivered again.
+pub trait Lease: Send + Sync {
+    /// Gives the claim up with the server's matching word.
+    ///
+    /// # Errors
+    /// The claim had run out, or the word could not be sent: the event will be delivered again.
+    fn release(self, ack: &Ack) -> impl Future<Output = Result<(), SettleError>> + Send;
+}
+
+/// A message ready to be stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publish {
+    /// The full subject.
+    pub subject: String,
+    /// `Nats-Msg-Id`: the same for every try at the same output.
+    pub id: String,
+    /// All headers but the id.
+    pub headers: Headers,
+    /// The payload.
+    pub data: bytes::Bytes,
+}
+
+/// How a publish was stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Stored {
+    /// For the first time.
+    New,
+    /// It was there already: this was a redelivery.
+    Duplicate,
+}
+
+/// Where outputs and dead letters go.
+pub trait Sink: Send + Sync {
+    /// Stores a message and waits for the `PubAck`, repeating it under the same id for as long as
+    /// the failure may pass.
+    ///
+    /// # Errors
+    /// Only for failures that repeating cannot mend.
+    fn publish(
+        &self,
+        publish: Publish,
+    ) -> impl Future<Output = Result<Stored, PublishError>> + Send;
+
+    /// The most that headers and payload of one message may take, in bytes.
+    fn max_payload(&self) -> usize;
+}
+
+/// What is remembered of an event between its deliveries, whichever runner it goes to.
+pub trait Ledger: Send + Sync {
+    /// What is known of an event; a default record when nothing is.
+    fn read(&self, origin: &Origin, sequence: u64) -> impl Future<Output = Record> + Send;
+
+    /// Remembers, durably once it returns.
+    fn write(
+        &self,
+        origin: &Origin,
+        sequence: u64,
+        record: &Record,
+    ) -> impl Future<Output = ()> + Send;
+
+    /// Forgets an event that is settled for good.
+    fn forget(&self, origin: &Origin, sequence: u64) -> impl Future<Output = ()> + Send;
+}
+
+/// Why a source gave up.
+#[derive(Debug, Error)]
+pub enum SourceError {
+    /// The consumer cannot be used until somebody mends it.
+    #[error("{0}")]
+    Refused(String),
+    /// The connection was closed for good.
+    #[error("the connection to NATS is closed")]
+    Closed,
+}
+
+/// Why a claim could not be given up in order.
+#[derive(Debug, Error)]
+pub enum SettleError {
+    /// It ran out `0` ago; another runner may have the event by now.
+    #[error("the lease ran out {0:?} ago")]
+    Expired(Duration),
+    /// The word could not be handed to the connection.
+    #[error("{0}")]
+    Send(String),
+}
+
+/// Why a message can never be stored as it is.
+#[derive(Debug, Clone, Error, PartialEq, Eq)]
+pub enum PublishError {
+    /// No stream holds the subject.
+    #[error("no stream holds the subject `{0}`")]
+    NoStream(String),
+    /// Headers and payload are larger than the server takes.
+    #[error("{size} bytes with headers; the server takes {max}")]
+    TooLarge {
+        /// Headers and payload, in bytes.
+        size: usize,
+        /// The server's `max_payload`.
+        max: usize,
+    },
+    /// The server refused it.
+    #[error("{0}")]
+    Refused(String),
+}
