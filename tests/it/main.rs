@@ -19,3 +19,4 @@ mod drain;
 mod faults;
 mod provision;
 mod recovery;
+mod shop;

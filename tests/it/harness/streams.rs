@@ -115,14 +115,22 @@ impl Streams {
         self.read(stream).await.into_iter().map(text).collect()
     }
 
-    /// The dead letters.
+    /// The dead letters of the manifest `t`.
     pub(crate) async fn letters(&self) -> Vec<Letter> {
+        self.letters_of("T_DLQ").await
+    }
+
+    /// The dead letters in a stream; none while it does not exist.
+    pub(crate) async fn letters_of(&self, stream: &str) -> Vec<Letter> {
         let letter = |message: Message| Letter {
             subject: message.subject.to_string(),
             headers: message.headers.unwrap_or_default(),
             payload: message.payload.to_vec(),
         };
-        self.read("T_DLQ").await.into_iter().map(letter).collect()
+        if self.count(stream).await == 0 {
+            return Vec::new();
+        }
+        self.read(stream).await.into_iter().map(letter).collect()
     }
 
     /// The dead letters, once there are as many as this.
