@@ -74,7 +74,7 @@ deny: need-rust .tools/cargo-deny-$(CARGO_DENY) ## licences, bans and sources of
 deploy-check: need-rust need-python ## render deploy/base, hold it to the schemas and to restricted Pod Security, look over the Dockerfile
 	$(call need,kubectl,Debian: apt-get install kubernetes-client; elsewhere: any kubectl from 1.20 on)
 	@$(PYTHON) tools/fetch.py venv
-	$(call say,building pelton, whose lint reads the example manifest)
+	$(call say,building pelton for its lint)
 	$(CARGO) build $(LOCKED) --bin pelton
 	$(call say,deploy check)
 	.tools/venv/bin/python -m unittest discover --start-directory tools
