@@ -140,6 +140,19 @@ pub struct Outgoing {
     pub data: Bytes,
 }
 
+/// An output or a dead letter, addressed and ready to be stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Publish {
+    /// The full subject.
+    pub subject: String,
+    /// `Nats-Msg-Id`: the same for every try at the same output.
+    pub id: String,
+    /// All headers but the id.
+    pub headers: Headers,
+    /// The payload.
+    pub data: Bytes,
+}
+
 /// What a function said of one event. Never confuse it with a [`Fault`](crate::handler::Fault),
 /// which is what a runtime says when the function said nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::{
-    event::{Cause, Outgoing, Verdict},
+    event::{Cause, Publish},
     handler::Fault,
 };
 
@@ -230,7 +230,7 @@ pub struct Settlement {
     /// The record, written first so that what it counts is true whichever runner goes on.
     pub memory: Memory,
     /// Outputs to store.
-    pub publish: Vec<Outgoing>,
+    pub publish: Vec<Publish>,
     /// The dead letter to store.
     pub letter: Option<Letter>,
     /// The word for the server, said last.
@@ -240,8 +240,22 @@ pub struct Settlement {
 /// How one invocation ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum End {
-    /// The function spoke.
-    Verdict(Verdict),
+    /// The function succeeded, and this is to be stored.
+    Done(Vec<Publish>),
+    /// It asked for another try, or failed.
+    Retry {
+        /// Why.
+        reason: String,
+        /// Replaces the backoff.
+        after: Option<Duration>,
+    },
+    /// It refused the event.
+    Reject {
+        /// What kind of rejection.
+        cause: Cause,
+        /// Why.
+        reason: String,
+    },
     /// The runtime got no verdict.
     Fault(Fault),
     /// The function succeeded, but an output can never be stored.
@@ -251,13 +265,25 @@ pub enum End {
 }
 
 impl End {
+    /// Why it did not succeed.
+    #[must_use]
+    pub fn error(&self) -> Option<String> {
+        match self {
+            Self::Done(_) => None,
+            Self::Retry { reason, .. } | Self::Reject { reason, .. } => Some(reason.clone()),
+            Self::Fault(fault) => Some(fault.to_string()),
+            Self::Output(why) => Some(why.clone()),
+            Self::Cancelled => Some("the runner ended".to_owned()),
+        }
+    }
+
     /// The label of the metrics.
     #[must_use]
     pub const fn outcome(&self) -> Outcome {
         match self {
-            Self::Verdict(Verdict::Done(_)) => Outcome::Done,
-            Self::Verdict(Verdict::Retry { .. }) => Outcome::Retry,
-            Self::Verdict(Verdict::Reject { .. }) => Outcome::Reject,
+            Self::Done(_) => Outcome::Done,
+            Self::Retry { .. } => Outcome::Retry,
+            Self::Reject { .. } => Outcome::Reject,
             Self::Fault(Fault::Timeout(_)) => Outcome::Timeout,
             Self::Fault(Fault::Crash(_)) => Outcome::Crash,
             Self::Fault(Fault::BadReply(_)) => Outcome::BadReply,
@@ -315,13 +341,13 @@ pub fn settle(end: End, record: Record, delivered: u64, policy: &Policy, now: No
     let known = record != Record::default();
     let outcome = end.outcome();
     match end {
-        End::Verdict(Verdict::Done(publish)) => Settlement {
+        End::Done(publish) => Settlement {
             memory: if known { Memory::Forget } else { Memory::Keep },
             publish,
             letter: None,
             ack: Ack::Done,
         },
-        End::Verdict(Verdict::Reject { cause, reason }) => {
+        End::Reject { cause, reason } => {
             let failed = charge(record, outcome, &reason, now).failed;
             let cause = match cause {
                 Cause::Rejected => Reason::Rejected,
@@ -331,7 +357,7 @@ pub fn settle(end: End, record: Record, delivered: u64, policy: &Policy, now: No
         }
         End::Fault(Fault::Unavailable(_)) => give_back(record, delivered, now.unavailable),
         End::Cancelled => give_back(record, delivered, Duration::ZERO),
-        End::Verdict(Verdict::Retry { reason, after }) => {
+        End::Retry { reason, after } => {
             let record = charge(record, outcome, &reason, now);
             again_or_give_up(record, delivered, policy, now, reason, after)
         }
@@ -394,13 +420,26 @@ fn again_or_give_up(
     }
 }
 
-fn give_up(letter: Letter) -> Settlement {
+/// A dead letter, and then the end of its event.
+#[must_use]
+pub fn give_up(letter: Letter) -> Settlement {
     let reason = letter.reason.as_str().to_owned();
     Settlement {
         memory: Memory::Forget,
         publish: Vec::new(),
         letter: Some(letter),
         ack: Ack::Terminate { reason },
+    }
+}
+
+/// An event whose letter is stored without its payload stays where it is.
+#[must_use]
+pub const fn stay_parked() -> Settlement {
+    Settlement {
+        memory: Memory::Keep,
+        publish: Vec::new(),
+        letter: None,
+        ack: Ack::Redeliver { after: RETRY_AFTER_MAX },
     }
 }
 

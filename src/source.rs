@@ -7,7 +7,7 @@ use thiserror::Error;
 use time::OffsetDateTime;
 
 use crate::{
-    event::{Event, Headers},
+    event::{Event, Publish},
     settle::{Ack, Record},
 };
 
@@ -69,19 +69,6 @@ pub trait Lease: Send + Sync {
     /// # Errors
     /// The claim had run out, or the word could not be sent: the event will be delivered again.
     fn release(self, ack: &Ack) -> impl Future<Output = Result<(), SettleError>> + Send;
-}
-
-/// A message ready to be stored.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Publish {
-    /// The full subject.
-    pub subject: String,
-    /// `Nats-Msg-Id`: the same for every try at the same output.
-    pub id: String,
-    /// All headers but the id.
-    pub headers: Headers,
-    /// The payload.
-    pub data: bytes::Bytes,
 }
 
 /// How a publish was stored.

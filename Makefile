@@ -1,0 +1,93 @@
+# GNU make; recipes are POSIX sh. Every target sets up what it needs, inside target/ and .tools/.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.SUFFIXES:
+
+CARGO  ?= cargo
+PYTHON ?= python3
+
+# The pinned server rather than one that happens to be on the PATH; set it to use another.
+export PELTON_NATS_SERVER ?= $(CURDIR)/.tools/nats-server
+# Test runs leave no __pycache__ in the checkout.
+export PYTHONDONTWRITEBYTECODE := 1
+
+# In CI a Cargo.lock that does not fit Cargo.toml is an error; at a desk cargo mends it.
+LOCKED := $(if $(CI),--locked)
+
+CARGO_DENY := 0.20.2
+
+say  = @printf '\n== %s\n' '$(1)'
+need = @command -v $(1) >/dev/null 2>&1 || { echo 'error: $(1) is missing: $(2)' >&2; exit 1; }
+
+.PHONY: help
+help: ## this list
+	@echo 'usage: make TARGET'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  \1\t\2/p' Makefile | expand -t 16
+
+.PHONY: setup
+setup: need-python ## fetch the pinned nats-server into .tools/ (hash checked; PELTON_NATS_SERVER=path uses yours)
+	@$(PYTHON) tools/fetch.py nats-server
+
+.PHONY: demo
+demo: need-rust need-node setup ## the example shop on a private server, until Ctrl-C; ONCE=1 ends after its flows ended
+	$(call say,building pelton and the shop (the first time takes a few minutes))
+	$(CARGO) build $(LOCKED) --bins --example shop
+	$(call say,running the shop)
+	@$(CARGO) run $(LOCKED) --quiet --example shop -- $(if $(filter-out 0,$(ONCE)),--once)
+
+.PHONY: test
+test: need-rust need-node setup ## every test: Rust against a real nats-server, then the Python and Node shims
+	$(call say,cargo test (the first time takes a few minutes to build))
+	$(CARGO) test $(LOCKED) --no-fail-fast
+	$(call say,tests of the shims)
+	$(PYTHON) -m unittest discover tests/shims
+
+.PHONY: bench
+bench: need-rust need-node setup ## benchmarks, release build; BENCH=name runs one
+	$(call say,cargo bench (a release build first))
+	$(CARGO) bench $(LOCKED) --bench '$(or $(BENCH),*)'
+
+.PHONY: lint
+lint: need-rust ## formatting, clippy and rustdoc, warnings are errors
+	$(call say,cargo fmt)
+	$(CARGO) fmt --check
+	$(call say,cargo clippy)
+	$(CARGO) clippy $(LOCKED) --all-targets -- -D warnings
+	$(call say,cargo doc)
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc $(LOCKED) --no-deps
+
+# `advisories` is left out: its database is a git repository that a closed network cannot reach.
+# With access to it: .tools/bin/cargo-deny check
+.PHONY: deny
+deny: need-rust .tools/cargo-deny-$(CARGO_DENY) ## licences, bans and sources of the dependencies (not advisories: see deny.toml)
+	$(call say,cargo-deny check licenses bans sources)
+	.tools/bin/cargo-deny $(LOCKED) check licenses bans sources
+
+.tools/cargo-deny-$(CARGO_DENY):
+	$(call say,building cargo-deny $(CARGO_DENY) into .tools/bin (two to four minutes, once))
+	$(CARGO) install cargo-deny --locked --version $(CARGO_DENY) --root .tools
+	@touch $@
+
+.PHONY: deploy-check
+deploy-check: need-rust need-python ## render deploy/base, hold it to the schemas and to restricted Pod Security, look over the Dockerfile
+	$(call need,kubectl,Debian: apt-get install kubernetes-client; elsewhere: any kubectl from 1.20 on)
+	@$(PYTHON) tools/fetch.py venv
+	$(call say,building pelton for its lint)
+	$(CARGO) build $(LOCKED) --bin pelton
+	$(call say,deploy check)
+	.tools/venv/bin/python -m unittest discover --start-directory tools
+	.tools/venv/bin/python tools/deploy_check.py
+
+.PHONY: clean
+clean: ## remove target/ and .tools/
+	rm -rf target .tools
+
+.PHONY: need-rust need-python need-node
+need-rust:
+	$(call need,$(CARGO),install a Rust toolchain (rustup does it))
+need-python:
+	$(call need,$(PYTHON),install Python 3 with pip or venv (Debian: apt-get install python3 python3-venv))
+need-node:
+	$(call need,node,install Node.js 18 or later (Debian: apt-get install nodejs))

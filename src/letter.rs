@@ -1,0 +1,85 @@
+//! The dead letter: the event as it was, and why it is here. Pure.
+
+use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::{
+    event::{Headers, Publish},
+    outputs::{Provenance, message_id},
+    settle::{Letter, cut},
+};
+
+const PREFIX: &str = "pelton-dead-letter-";
+
+/// The longest error text in a header, in bytes before encoding.
+const ERROR_MAX: usize = 2048;
+
+/// What a header cannot carry.
+const ENCODE: &AsciiSet = &CONTROLS.add(b'%');
+
+/// A dead letter as it can be stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Written {
+    /// With the payload.
+    Whole(Publish),
+    /// Without: it would not fit, so the original must stay where it is.
+    WithoutPayload(Publish),
+}
+
+/// Writes the dead letter of an event for `subject`, in at most `max` bytes of headers and payload.
+/// What does not fit goes in this order: the event's own headers, its payload.
+#[must_use]
+pub fn write(
+    letter: &Letter,
+    from: Provenance<'_>,
+    subject: &str,
+    consumer: &str,
+    now: OffsetDateTime,
+    max: usize,
+) -> Written {
+    let event = from.event;
+    let about = about(letter, from, consumer, now);
+    let id = message_id(from, "dead letter");
+    let mut headers: Headers =
+        event.headers.iter().filter(|(name, _)| !is_control(name)).chain(about.iter()).collect();
+    // Room for the `Nats-Msg-Id` that the sink adds.
+    let fits = |headers: &Headers| headers.wire_len() + event.data.len() + 64 <= max;
+    if !fits(&headers) {
+        headers = about;
+    }
+    let whole = fits(&headers);
+    let data = if whole { event.data.clone() } else { bytes::Bytes::new() };
+    if !whole {
+        headers.append(format!("{PREFIX}payload"), "omitted");
+    }
+    let publish = Publish { subject: subject.to_owned(), id, headers, data };
+    if whole { Written::Whole(publish) } else { Written::WithoutPayload(publish) }
+}
+
+fn about(letter: &Letter, from: Provenance<'_>, consumer: &str, now: OffsetDateTime) -> Headers {
+    let rfc3339 = |time: OffsetDateTime| time.format(&Rfc3339).unwrap_or_default();
+    let first = letter.failed.first().map_or(now, |attempt| attempt.time);
+    let history = serde_json::to_string(&letter.failed).unwrap_or_default();
+    let encode = |text: &str| utf8_percent_encode(text, ENCODE).to_string();
+    [
+        ("reason", letter.reason.as_str().to_owned()),
+        ("error", encode(cut(&letter.error, ERROR_MAX))),
+        ("attempts", letter.failed.len().to_string()),
+        ("history", encode(&history)),
+        ("stream", from.event.id.stream.to_string()),
+        ("sequence", from.event.id.sequence.to_string()),
+        ("subject", from.event.subject.clone()),
+        ("consumer", consumer.to_owned()),
+        ("time", rfc3339(now)),
+        ("first-time", rfc3339(first)),
+    ]
+    .into_iter()
+    .map(|(name, value)| (format!("{PREFIX}{name}"), value))
+    .collect()
+}
+
+/// Headers that would steer the server, or speak of an earlier death.
+fn is_control(name: &str) -> bool {
+    let name = name.to_ascii_lowercase();
+    name.starts_with("nats-") || name.starts_with(PREFIX)
+}

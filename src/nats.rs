@@ -1,0 +1,23 @@
+//! NATS `JetStream`: the one implementation of [`source`](crate::source), and the only module that
+//! names `async_nats`.
+
+mod connect;
+mod inspect;
+mod lease;
+mod ledger;
+mod message;
+mod provision;
+mod publish;
+mod pull;
+mod reply;
+mod send;
+
+pub use connect::{Connection, ConnectionError};
+pub(crate) use inspect::read_gauges;
+pub use inspect::{BindingReport, Orphan, Report};
+pub use lease::NatsLease;
+pub use ledger::NatsLedger;
+pub use provision::{ProvisionError, Provisioned, Provisioning};
+pub use publish::NatsSink;
+pub use pull::NatsSource;
+pub use send::Receipt;

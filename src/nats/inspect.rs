@@ -1,0 +1,243 @@
+//! What the server says of a manifest's bindings; changes nothing.
+
+use async_nats::jetstream::consumer;
+use futures_util::TryStreamExt as _;
+use serde::Serialize;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use super::{
+    connect::Connection,
+    message,
+    provision::{BINDING, OWNER, ProvisionError, Provisioned, find, find_stream, streams_holding},
+};
+use crate::{
+    manifest::{Binding, Manifest},
+    metrics::{ConsumerGauges, Metrics},
+};
+
+/// A manifest as it stands in NATS.
+#[derive(Debug, Clone, Serialize)]
+pub struct Report {
+    /// Its bindings, in the manifest's order.
+    pub bindings: Vec<BindingReport>,
+    /// Durables of this manifest's name that no binding owns.
+    pub orphans: Vec<Orphan>,
+}
+
+/// A binding as it stands in NATS.
+#[derive(Debug, Clone, Serialize)]
+pub struct BindingReport {
+    /// Its name.
+    pub binding: String,
+    /// Its function.
+    pub function: String,
+    /// Its subjects.
+    pub subjects: Vec<String>,
+    /// The stream, when there is one.
+    pub stream: Option<String>,
+    /// `missing`, `paused`, `active` (a runner asks for events) or `idle` (none does).
+    pub state: &'static str,
+    /// Events not delivered yet.
+    pub pending: u64,
+    /// Events delivered and not acknowledged.
+    pub ack_pending: u64,
+    /// Pending and unacknowledged events together.
+    pub lag: u64,
+    /// Dead letters that wait.
+    pub dead_letters: u64,
+    /// Reason, error and time of the newest dead letter.
+    pub last_error: Option<String>,
+}
+
+/// A durable that no binding owns.
+#[derive(Debug, Clone, Serialize)]
+pub struct Orphan {
+    /// Its name.
+    pub consumer: String,
+    /// Its stream.
+    pub stream: String,
+    /// The binding it was made for.
+    pub binding: String,
+    /// Events it has not acknowledged.
+    pub lag: u64,
+}
+
+impl Report {
+    /// Looks at every binding of a manifest.
+    ///
+    /// # Errors
+    /// When `JetStream` does not answer.
+    pub async fn of(connection: &Connection, manifest: &Manifest) -> Result<Self, ProvisionError> {
+        let mut bindings = Vec::with_capacity(manifest.bindings.len());
+        let mut streams: Vec<String> = manifest.streams.iter().map(|s| s.name.clone()).collect();
+        for binding in &manifest.bindings {
+            let report = binding_report(connection, manifest, binding).await?;
+            streams.extend(report.stream.clone());
+            bindings.push(report);
+        }
+        streams.sort();
+        streams.dedup();
+        let mut orphans = Vec::new();
+        for stream in streams {
+            orphans.extend(orphans_of(connection, manifest, &stream).await?);
+        }
+        Ok(Self { bindings, orphans })
+    }
+}
+
+/// Reads the consumers of a running manifest into its gauges.
+///
+/// # Errors
+/// When `JetStream` does not answer.
+pub(crate) async fn read_gauges(
+    connection: &Connection,
+    manifest: &Manifest,
+    provisioned: &Provisioned,
+    metrics: &Metrics,
+) -> Result<(), ProvisionError> {
+    for consumer in provisioned.consumers() {
+        let Some(info) = consumer.info(connection).await? else { continue };
+        let oldest = oldest_unacked(connection, &info).await;
+        metrics.consumer(
+            &consumer.binding,
+            ConsumerGauges {
+                pending: info.num_pending,
+                ack_pending: info.num_ack_pending as u64,
+                max_ack_pending: info.config.max_ack_pending,
+                paused: info.paused,
+                oldest_unacked: oldest,
+            },
+        );
+    }
+    let spec = &manifest.dead_letter;
+    let stream = connection
+        .context
+        .get_stream_no_info(&spec.stream)
+        .await
+        .map_err(|err| ProvisionError::Unavailable(err.to_string()))?;
+    let info = stream
+        .info_with_subjects(format!("{}.>", spec.subject))
+        .await
+        .map_err(|err| ProvisionError::Unavailable(err.to_string()))?;
+    let counts: Vec<(String, usize)> =
+        info.try_collect().await.map_err(|err| ProvisionError::Unavailable(err.to_string()))?;
+    for binding in &manifest.bindings {
+        let subject = format!("{}.{}", spec.subject, binding.name);
+        let waiting = counts.iter().find(|(held, _)| *held == subject).map_or(0, |(_, n)| *n);
+        metrics.dead_letters_waiting(&binding.name, waiting as u64);
+    }
+    Ok(())
+}
+
+async fn binding_report(
+    connection: &Connection,
+    manifest: &Manifest,
+    binding: &Binding,
+) -> Result<BindingReport, ProvisionError> {
+    let stream = match (&binding.stream, binding.subjects.first()) {
+        (Some(stream), _) => Some(stream.clone()),
+        (None, Some(subject)) => streams_holding(connection, subject).await?.into_iter().next(),
+        (None, None) => None,
+    };
+    let durable = format!("{}-{}", manifest.name, binding.name);
+    let info = match &stream {
+        Some(stream) => find(connection, stream, &durable).await?,
+        None => None,
+    };
+    let (pending, ack_pending) =
+        info.as_ref().map_or((0, 0), |info| (info.num_pending, info.num_ack_pending as u64));
+    let (dead_letters, last_error) = dead_letters(connection, manifest, binding).await?;
+    Ok(BindingReport {
+        binding: binding.name.clone(),
+        function: binding.function.clone(),
+        subjects: binding.subjects.clone(),
+        stream,
+        state: match &info {
+            None => "missing",
+            Some(info) if info.paused => "paused",
+            Some(info) if info.num_waiting > 0 => "active",
+            Some(_) => "idle",
+        },
+        pending,
+        ack_pending,
+        lag: pending + ack_pending,
+        dead_letters,
+        last_error,
+    })
+}
+
+async fn dead_letters(
+    connection: &Connection,
+    manifest: &Manifest,
+    binding: &Binding,
+) -> Result<(u64, Option<String>), ProvisionError> {
+    let spec = &manifest.dead_letter;
+    let Some(stream) = find_stream(connection, &spec.stream).await? else { return Ok((0, None)) };
+    let subject = format!("{}.{}", spec.subject, binding.name);
+    let info = stream
+        .info_with_subjects(&subject)
+        .await
+        .map_err(|err| ProvisionError::Unavailable(err.to_string()))?;
+    let counts: Vec<(String, usize)> =
+        info.try_collect().await.map_err(|err| ProvisionError::Unavailable(err.to_string()))?;
+    let count: usize = counts.iter().map(|(_, count)| count).sum();
+    let last = match count {
+        0 => None,
+        _ => stream.get_last_raw_message_by_subject(&subject).await.ok().map(|letter| {
+            let headers = message::headers(&letter.headers);
+            let value = |name| headers.get(name).unwrap_or_default();
+            let error = percent_encoding::percent_decode_str(value("pelton-dead-letter-error"))
+                .decode_utf8_lossy()
+                .into_owned();
+            let time = letter.time.format(&Rfc3339).unwrap_or_default();
+            format!("{}: {error} ({time})", value("pelton-dead-letter-reason"))
+        }),
+    };
+    Ok((count as u64, last))
+}
+
+async fn orphans_of(
+    connection: &Connection,
+    manifest: &Manifest,
+    stream: &str,
+) -> Result<Vec<Orphan>, ProvisionError> {
+    let Some(handle) = find_stream(connection, stream).await? else { return Ok(Vec::new()) };
+    let consumers: Vec<consumer::Info> = handle
+        .consumers()
+        .try_collect()
+        .await
+        .map_err(|err| ProvisionError::Unavailable(err.to_string()))?;
+    let orphan = |info: consumer::Info| {
+        let binding = info.config.metadata.get(BINDING)?.clone();
+        let ours = info.config.metadata.get(OWNER) == Some(&manifest.name);
+        let owned = manifest.bindings.iter().any(|known| known.name == binding);
+        (ours && !owned).then(|| Orphan {
+            consumer: info.name,
+            stream: stream.to_owned(),
+            binding,
+            lag: info.num_pending + info.num_ack_pending as u64,
+        })
+    };
+    Ok(consumers.into_iter().filter_map(orphan).collect())
+}
+
+/// Age in seconds of the first event behind the acknowledged ones.
+async fn oldest_unacked(connection: &Connection, info: &consumer::Info) -> Option<u64> {
+    if info.num_pending == 0 && info.num_ack_pending == 0 {
+        return None;
+    }
+    let filter = match (&info.config.filter_subject, info.config.filter_subjects.as_slice()) {
+        (one, []) if !one.is_empty() => one.clone(),
+        _ => ">".to_owned(),
+    };
+    let stream = connection.context.get_stream_no_info(&info.stream_name).await.ok()?;
+    let message = stream
+        .raw_message_builder()
+        .sequence(info.ack_floor.stream_sequence + 1)
+        .next_by_subject(filter)
+        .send()
+        .await
+        .ok()?;
+    let age = OffsetDateTime::now_utc() - message.time;
+    u64::try_from(age.whole_seconds()).ok()
+}

@@ -1,0 +1,150 @@
+//! Claims on delivered events: kept alive in the background, given up with a word, or dropped and
+//! left to the server.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use async_nats::Subject;
+use bytes::Bytes;
+use prometheus::IntCounter;
+use tokio::time::Instant;
+use tracing::debug;
+
+use super::connect::Connection;
+use crate::{
+    settle::Ack,
+    source::{Lease, SettleError},
+};
+
+/// Every claim of one consumer that this runner holds, by stream sequence.
+#[derive(Debug)]
+pub(super) struct Leases {
+    connection: Connection,
+    ack_wait: Duration,
+    extensions: IntCounter,
+    held: Mutex<HashMap<u64, Claim>>,
+}
+
+#[derive(Debug, Clone)]
+struct Claim {
+    reply: Subject,
+    /// When the server last heard of us about it.
+    heard: Instant,
+}
+
+impl Leases {
+    pub(super) fn new(connection: Connection, ack_wait: Duration, extensions: IntCounter) -> Self {
+        Self { connection, ack_wait, extensions, held: Mutex::default() }
+    }
+
+    /// Takes a claim on a delivery. `None` when this runner is at work on that event already: a
+    /// claim that had run out goes on under the new delivery, and the event is not run twice.
+    pub(super) fn take(self: &Arc<Self>, sequence: u64, reply: Subject) -> Option<NatsLease> {
+        let claim = Claim { reply, heard: Instant::now() };
+        let renewed = self.held().insert(sequence, claim).is_some();
+        (!renewed).then(|| NatsLease { leases: Arc::clone(self), sequence, held: true })
+    }
+
+    /// Tells the server every third of `ack_wait` that everything held is still being worked on.
+    /// Runs for as long as it is polled.
+    pub(super) async fn extend_for_ever(self: Arc<Self>) {
+        let mut tick = tokio::time::interval(self.ack_wait / 3);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut state = self.connection.state();
+        loop {
+            tokio::select! {
+                _ = tick.tick() => {}
+                changed = state.changed() => if changed.is_err() { return },
+            }
+            if state.borrow_and_update().connected {
+                self.extend().await;
+            }
+        }
+    }
+
+    async fn extend(&self) {
+        let now = Instant::now();
+        let due: Vec<(u64, Subject)> = self
+            .held()
+            .iter()
+            .filter(|(_, claim)| now - claim.heard >= self.ack_wait / 6)
+            .map(|(sequence, claim)| (*sequence, claim.reply.clone()))
+            .collect();
+        for (sequence, reply) in due {
+            if let Err(err) = self.connection.client.publish(reply, PROGRESS).await {
+                debug!(%err, "leases could not be extended");
+                return;
+            }
+            if let Some(claim) = self.held().get_mut(&sequence) {
+                claim.heard = Instant::now();
+                self.extensions.inc();
+            }
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, HashMap<u64, Claim>> {
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The claim on one delivered event.
+#[derive(Debug)]
+pub struct NatsLease {
+    leases: Arc<Leases>,
+    sequence: u64,
+    /// Once released, an entry of this sequence is somebody else's: the event may come again at
+    /// once.
+    held: bool,
+}
+
+impl Lease for NatsLease {
+    async fn release(mut self, ack: &Ack) -> Result<(), SettleError> {
+        let connection = &self.leases.connection;
+        if !matches!(ack, Ack::Done) {
+            // What is said into a broken connection arrives whenever it is mended, and by then
+            // another runner may be at work: a late nak would start the event a third time.
+            let mut state = connection.state();
+            state
+                .wait_for(|state| state.connected)
+                .await
+                .map_err(|err| SettleError::Send(err.to_string()))?;
+        }
+        // Still held while waiting above, so that it was extended, and renewed if it came again.
+        let Some(claim) = self.leases.held().remove(&self.sequence) else {
+            return Err(SettleError::Expired(Duration::ZERO));
+        };
+        self.held = false;
+        let age = claim.heard.elapsed();
+        if !matches!(ack, Ack::Done) && age > self.leases.ack_wait {
+            return Err(SettleError::Expired(age - self.leases.ack_wait));
+        }
+        connection
+            .client
+            .publish(claim.reply, word(ack))
+            .await
+            .map_err(|err| SettleError::Send(err.to_string()))
+    }
+}
+
+impl Drop for NatsLease {
+    fn drop(&mut self) {
+        if self.held {
+            self.leases.held().remove(&self.sequence);
+        }
+    }
+}
+
+const PROGRESS: Bytes = Bytes::from_static(b"+WPI");
+
+/// What the server is told (ADR-15).
+fn word(ack: &Ack) -> Bytes {
+    match ack {
+        Ack::Done => Bytes::from_static(b"+ACK"),
+        Ack::Redeliver { after } if after.is_zero() => Bytes::from_static(b"-NAK"),
+        Ack::Redeliver { after } => format!("-NAK {{\"delay\": {}}}", after.as_nanos()).into(),
+        Ack::Terminate { reason } => format!("+TERM {reason}").into(),
+    }
+}

@@ -1,0 +1,120 @@
+//! What is remembered of events between deliveries: a key-value bucket `<NAME>_ATTEMPTS`, touched
+//! only when something went wrong.
+
+use std::{fmt::Write as _, time::Duration};
+
+use async_nats::jetstream::{
+    context::PublishError,
+    stream::{LastRawMessageErrorKind, Stream},
+};
+use tracing::warn;
+
+use super::connect::Connection;
+use crate::{
+    settle::Record,
+    source::{Ledger, Origin},
+};
+
+/// The record of events of one binding.
+#[derive(Debug, Clone)]
+pub struct NatsLedger {
+    connection: Connection,
+    stream: Stream<()>,
+    /// `$KV.<bucket>.<binding>`
+    prefix: String,
+}
+
+impl NatsLedger {
+    pub(super) fn new(
+        connection: Connection,
+        stream: Stream<()>,
+        bucket: &str,
+        binding: &str,
+    ) -> Self {
+        Self { connection, stream, prefix: format!("$KV.{bucket}.{binding}") }
+    }
+
+    fn key(&self, origin: &Origin, sequence: u64) -> String {
+        let created = origin.created.unix_timestamp();
+        format!("{}.{}.{created}.{sequence}", self.prefix, token(&origin.stream))
+    }
+
+    async fn store(&self, key: &str, value: Vec<u8>) -> Result<(), PublishError> {
+        self.connection.context.publish(key.to_owned(), value.into()).await?.await?;
+        Ok(())
+    }
+}
+
+impl Ledger for NatsLedger {
+    async fn read(&self, origin: &Origin, sequence: u64) -> Record {
+        let key = self.key(origin, sequence);
+        let mut pause = Pause::default();
+        loop {
+            // The leader's word: a follower may not have heard yet of a failure a moment ago.
+            match self.stream.get_last_raw_message_by_subject(&key).await {
+                Ok(message) => return decode(&key, &message.payload),
+                Err(err) if err.kind() == LastRawMessageErrorKind::NoMessageFound => {
+                    return Record::default();
+                }
+                Err(err) => pause.after("read", &err).await,
+            }
+        }
+    }
+
+    async fn write(&self, origin: &Origin, sequence: u64, record: &Record) {
+        let key = self.key(origin, sequence);
+        let value = serde_json::to_vec(record).unwrap_or_default();
+        let mut pause = Pause::default();
+        while let Err(err) = self.store(&key, value.clone()).await {
+            pause.after("written", &err).await;
+        }
+    }
+
+    async fn forget(&self, origin: &Origin, sequence: u64) {
+        let key = self.key(origin, sequence);
+        // Not repeated: an entry left behind is never read again, and the bucket's age limit ends it.
+        if let Err(err) = self.stream.purge().filter(&key).await {
+            warn!(%err, key, "a settled event's record was left behind");
+        }
+    }
+}
+
+/// A record that cannot be read must not stop the event it speaks of.
+fn decode(key: &str, value: &[u8]) -> Record {
+    if value.is_empty() {
+        return Record::default();
+    }
+    serde_json::from_slice(value).unwrap_or_else(|err| {
+        warn!(%err, key, "the record of an event is unreadable; starting it anew");
+        Record::default()
+    })
+}
+
+/// A stream's name as one token of a key: what keys do not allow becomes `=XX`.
+fn token(stream: &str) -> String {
+    stream.bytes().fold(String::with_capacity(stream.len()), |mut token, byte| {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') {
+            token.push(char::from(byte));
+        } else {
+            write!(token, "={byte:02X}").unwrap_or_default();
+        }
+        token
+    })
+}
+
+/// The growing wait between tries that must succeed in the end.
+struct Pause(Duration);
+
+impl Default for Pause {
+    fn default() -> Self {
+        Self(Duration::from_millis(50))
+    }
+}
+
+impl Pause {
+    async fn after(&mut self, what: &str, err: &(dyn std::error::Error + Send + Sync)) {
+        warn!(%err, "an event's record cannot be {what}; trying again");
+        tokio::time::sleep(self.0).await;
+        self.0 = (self.0 * 2).min(Duration::from_secs(2));
+    }
+}

@@ -1,0 +1,321 @@
+//! The puller: asks for as many events as there is room for, with pulls that overlap, and keeps
+//! exact count. Built on raw pulls, because the client's own streams prefetch half a batch more
+//! than was asked for, and stall after a reconnect when replicas share a consumer.
+
+use std::{sync::Arc, time::Duration};
+
+use async_nats::{HeaderMap, Message, StatusCode, Subscriber};
+use futures_util::{FutureExt as _, StreamExt as _};
+use tokio::{
+    sync::watch,
+    time::{Instant, Interval, MissedTickBehavior},
+};
+use tracing::{debug, warn};
+
+use super::{
+    connect::{Connection, State},
+    lease::{Leases, NatsLease},
+    message,
+    provision::{Consumer, Restored},
+    reply::Reply,
+};
+use crate::source::{Delivery, Origin, Room, Source, SourceError};
+
+/// How long the server keeps a pull that it cannot fill.
+const EXPIRES: Duration = Duration::from_secs(30);
+/// How often it says that it still has one.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// What a message takes beyond headers and payload, generously.
+const ENVELOPE: usize = 64 * 1024;
+
+/// One consumer's events.
+#[derive(Debug)]
+pub struct NatsSource {
+    connection: Connection,
+    consumer: Consumer,
+    origin: Arc<Origin>,
+    leases: Arc<Leases>,
+    subscriber: Subscriber,
+    inbox: String,
+    capacity: usize,
+    pulls: u64,
+    credit: Credit,
+    state: watch::Receiver<State>,
+    generation: u64,
+    heard: Instant,
+    watchdog: Interval,
+    trouble: Trouble,
+}
+
+/// What was asked for and has not come yet, in sum over all pulls: the server spreads messages over
+/// waiting pulls and ends filled ones without a word, so counting per pull is not possible.
+#[derive(Debug, Default, Clone, Copy)]
+struct Credit {
+    events: usize,
+    bytes: usize,
+}
+
+/// How long to leave the server alone after it refused a pull.
+#[derive(Debug)]
+struct Trouble {
+    until: Instant,
+    pause: Duration,
+}
+
+impl NatsSource {
+    pub(super) async fn open(
+        connection: Connection,
+        consumer: Consumer,
+        leases: Arc<Leases>,
+        capacity: usize,
+    ) -> Result<Self, async_nats::SubscribeError> {
+        let inbox = connection.client.new_inbox();
+        let subscriber = connection.client.subscribe(format!("{inbox}.*")).await?;
+        let state = connection.state();
+        let generation = state.borrow().generation;
+        let mut watchdog = tokio::time::interval(HEARTBEAT);
+        watchdog.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Ok(Self {
+            origin: Arc::new(consumer.origin.clone()),
+            connection,
+            consumer,
+            leases,
+            subscriber,
+            inbox,
+            capacity,
+            pulls: 0,
+            credit: Credit::default(),
+            state,
+            generation,
+            heard: Instant::now(),
+            watchdog,
+            trouble: Trouble::none(),
+        })
+    }
+
+    /// Asks for more once a quarter of all slots is free, or nothing is on its way.
+    async fn ask(&mut self, room: Room) -> Result<(), SourceError> {
+        let free = room.events.saturating_sub(self.credit.events);
+        let due = free >= (self.capacity / 4).max(1) || (self.credit.events == 0 && free > 0);
+        // A pull for less than the largest message would be answered with an error, at once, and
+        // for ever.
+        let least = self.connection.client.max_payload() + ENVELOPE;
+        let bytes = room.bytes.saturating_sub(self.credit.bytes);
+        let enough = bytes >= least || (self.credit.events == 0 && room.events == self.capacity);
+        if !due || !enough || Instant::now() < self.trouble.until {
+            return Ok(());
+        }
+        let bytes = bytes.max(least);
+        let request = format!(
+            r#"{{"batch":{free},"max_bytes":{bytes},"expires":{},"idle_heartbeat":{}}}"#,
+            EXPIRES.as_nanos(),
+            HEARTBEAT.as_nanos(),
+        );
+        self.pulls += 1;
+        let inbox = format!("{}.{}", self.inbox, self.pulls);
+        let subject = self.consumer.next_subject(&self.connection.api);
+        if self.credit.events == 0 {
+            self.heard = Instant::now();
+        }
+        self.connection
+            .client
+            .publish_with_reply(subject, inbox, request.into())
+            .await
+            .map_err(|_| SourceError::Closed)?;
+        self.credit.events += free;
+        self.credit.bytes += bytes;
+        Ok(())
+    }
+
+    /// Everything that has arrived by now, `first` included.
+    fn collect(&mut self, first: Message) -> (Vec<Delivery<NatsLease>>, Option<Notice>) {
+        let mut deliveries = Vec::new();
+        let mut next = Some(first);
+        while let Some(message) = next {
+            self.heard = Instant::now();
+            if let Some(status) = message.status {
+                if let Some(notice) = self.status(status, &message) {
+                    return (deliveries, Some(notice));
+                }
+            } else {
+                deliveries.extend(self.delivery(message));
+            }
+            if deliveries.len() >= self.capacity {
+                break;
+            }
+            next = self.subscriber.next().now_or_never().flatten();
+        }
+        (deliveries, None)
+    }
+
+    fn delivery(&mut self, message: Message) -> Option<Delivery<NatsLease>> {
+        self.credit.events = self.credit.events.saturating_sub(1);
+        self.credit.bytes = match self.credit.events {
+            0 => 0,
+            _ => self.credit.bytes.saturating_sub(message.length),
+        };
+        self.trouble = Trouble::none();
+        let subject = message.reply.clone()?;
+        let Some(reply) = Reply::parse(&subject) else {
+            warn!(reply = %subject, "a message without a delivery's reply subject was left alone");
+            return None;
+        };
+        let lease = self.leases.take(reply.sequence, subject)?;
+        Some(Delivery {
+            event: message::event(message, reply, &self.origin),
+            origin: Arc::clone(&self.origin),
+            delivered: reply.delivered,
+            lease,
+        })
+    }
+
+    fn status(&mut self, status: StatusCode, message: &Message) -> Option<Notice> {
+        let text = message.description.as_deref().unwrap_or_default();
+        match status.as_u16() {
+            100 => None,
+            409 if text == "Consumer Deleted" => {
+                self.credit = Credit::default();
+                Some(Notice::Check)
+            }
+            408 | 409 if let Some((events, bytes)) = unfilled(message.headers.as_ref()) => {
+                self.credit.events = self.credit.events.saturating_sub(events);
+                self.credit.bytes = match self.credit.events {
+                    0 => 0,
+                    _ => self.credit.bytes.saturating_sub(bytes),
+                };
+                None
+            }
+            _ => {
+                debug!(%status, text, consumer = self.consumer.name, "pull ended");
+                self.credit = Credit::default();
+                match (status.as_u16(), text) {
+                    (404 | 503, _) => Some(Notice::Check),
+                    (409, "Leadership Change" | "Server Shutdown" | "Batch Completed") => None,
+                    _ => Some(Notice::Refused(text.to_owned())),
+                }
+            }
+        }
+    }
+
+    /// Looks whether the consumer is still there, and makes it anew when it is not.
+    async fn check(&mut self) -> Result<(), SourceError> {
+        self.trouble.grow();
+        let subject = self.consumer.next_subject(&self.connection.api);
+        if self.connection.may_not_publish(&subject) {
+            return Err(SourceError::Refused(format!(
+                "NATS permissions do not allow to publish on `{subject}`, which asks for events"
+            )));
+        }
+        match self.consumer.restore(&self.connection).await {
+            Ok(Restored::Present) => {}
+            Ok(Restored::Created) => {
+                self.origin = Arc::new(self.consumer.origin.clone());
+                self.trouble = Trouble::none();
+            }
+            Err(err) => {
+                warn!(consumer = self.consumer.name, %err, "the consumer cannot be reached; trying again")
+            }
+        }
+        Ok(())
+    }
+
+    /// A new connection knows nothing of the pulls of the old one.
+    fn reconnected(&mut self) {
+        let state = *self.state.borrow_and_update();
+        if state.connected && state.generation != self.generation {
+            self.generation = state.generation;
+            self.credit = Credit::default();
+            self.trouble = Trouble::none();
+        }
+    }
+
+    /// Two heartbeats missed: whatever was asked for is not coming.
+    fn silent(&self) -> bool {
+        self.credit.events > 0 && self.heard.elapsed() > HEARTBEAT * 2
+    }
+}
+
+impl Source for NatsSource {
+    type Lease = NatsLease;
+
+    async fn pull(&mut self, room: Room) -> Result<Vec<Delivery<NatsLease>>, SourceError> {
+        loop {
+            self.ask(room).await?;
+            tokio::select! {
+                biased;
+                message = self.subscriber.next() => {
+                    let (deliveries, notice) = self.collect(message.ok_or(SourceError::Closed)?);
+                    match notice {
+                        Some(Notice::Refused(text)) => {
+                            self.trouble.grow();
+                            warn!(consumer = self.consumer.name, text, "the server refused a pull");
+                        }
+                        // Never await while holding deliveries: this future may be dropped.
+                        Some(Notice::Check) if deliveries.is_empty() => self.check().await?,
+                        Some(Notice::Check) | None => {}
+                    }
+                    if !deliveries.is_empty() {
+                        return Ok(deliveries);
+                    }
+                }
+                changed = self.state.changed() => {
+                    changed.map_err(|_| SourceError::Closed)?;
+                    self.reconnected();
+                }
+                () = tokio::time::sleep_until(self.trouble.until), if self.trouble.pending() => {}
+                _ = self.watchdog.tick() => if self.silent() {
+                    self.credit = Credit::default();
+                    self.check().await?;
+                }
+            }
+        }
+    }
+
+    async fn drain(&mut self) -> Vec<Delivery<NatsLease>> {
+        let mut rest = Vec::new();
+        if self.subscriber.drain().await.is_err() {
+            return rest;
+        }
+        // The server answers the end of the subscription after all that it had sent before.
+        let last_words = async {
+            while let Some(message) = self.subscriber.next().await {
+                if message.status.is_none() {
+                    rest.extend(self.delivery(message));
+                }
+            }
+        };
+        if tokio::time::timeout(Duration::from_secs(2), last_words).await.is_err() {
+            debug!("the end of a subscription was not confirmed in time");
+        }
+        rest
+    }
+}
+
+/// What a status message asks for.
+enum Notice {
+    /// See whether the consumer is still there.
+    Check,
+    /// Wait before asking again.
+    Refused(String),
+}
+
+impl Trouble {
+    fn none() -> Self {
+        Self { until: Instant::now(), pause: Duration::ZERO }
+    }
+
+    fn pending(&self) -> bool {
+        !self.pause.is_zero() && Instant::now() < self.until
+    }
+
+    fn grow(&mut self) {
+        let pause = (self.pause * 2).clamp(Duration::from_millis(100), Duration::from_secs(5));
+        *self = Self { until: Instant::now() + pause, pause };
+    }
+}
+
+/// What an ended pull still had to its credit: `Nats-Pending-Messages` and `Nats-Pending-Bytes`.
+fn unfilled(headers: Option<&HeaderMap>) -> Option<(usize, usize)> {
+    let number = |name| headers?.get(name)?.as_str().parse::<usize>().ok();
+    Some((number("Nats-Pending-Messages")?, number("Nats-Pending-Bytes").unwrap_or(0)))
+}

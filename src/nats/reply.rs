@@ -1,0 +1,53 @@
+//! The reply subject of a delivered message, which says everything about the delivery (ADR-15):
+//! `$JS.ACK.<stream>.<consumer>.<delivered>.<stream seq>.<consumer seq>.<nanos>.<pending>`, or the
+//! longer form with domain and account hash after `$JS.ACK` and a random token at the end.
+
+use time::OffsetDateTime;
+
+/// What a reply subject says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Reply {
+    /// How often the event was delivered, this time included.
+    pub(super) delivered: u64,
+    /// Its sequence in the stream.
+    pub(super) sequence: u64,
+    /// When it was stored.
+    pub(super) stored: OffsetDateTime,
+}
+
+impl Reply {
+    /// Reads a reply subject; `None` when it is none of a delivery.
+    pub(super) fn parse(subject: &str) -> Option<Self> {
+        let tokens = subject.strip_prefix("$JS.ACK.")?;
+        let mut tokens = match tokens.split('.').count() {
+            7 => tokens.split('.').skip(2),
+            9.. => tokens.split('.').skip(4),
+            _ => return None,
+        };
+        let delivered = tokens.next()?.parse().ok()?;
+        let sequence = tokens.next()?.parse().ok()?;
+        let nanos: i128 = tokens.nth(1)?.parse().ok()?;
+        let stored = OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?;
+        Some(Self { delivered, sequence, stored })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_forms_say_the_same() {
+        let short = "$JS.ACK.ORDERS.shop-pay.2.17.40.1700000000000000001.5";
+        let long = "$JS.ACK.hub.abc.ORDERS.shop-pay.2.17.40.1700000000000000001.5.tok";
+        let expected = Reply {
+            delivered: 2,
+            sequence: 17,
+            stored: OffsetDateTime::from_unix_timestamp_nanos(1_700_000_000_000_000_001).unwrap(),
+        };
+        assert_eq!(Reply::parse(short), Some(expected));
+        assert_eq!(Reply::parse(long), Some(expected));
+        assert_eq!(Reply::parse("_INBOX.x"), None);
+        assert_eq!(Reply::parse("$JS.ACK.a.b.c.d.e.f.g"), None);
+    }
+}

