@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use rustix::process::Signal;
+
 use crate::harness::{NatsServer, Runner, Site, Streams, eventually};
 
 fn echo() -> Site {
@@ -179,4 +181,59 @@ def handle(event, context):
     assert_eq!(letters[0].get("reason"), "attempts_exhausted");
     assert_eq!(letters[0].get("attempts"), tries.to_string());
     assert_eq!(letters[0].outcomes(), vec!["retry"; tries]);
+}
+
+/// A runner that was out of breath for longer than `ack_wait` goes on with what it holds: the
+/// event is not run twice at a time, and did not vanish with anyone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_ran_out_is_no_loss() {
+    let server = NatsServer::start().await;
+    let streams = server.streams().await;
+    let site = Site::with(
+        r#"
+functions: { f: { run: f.py, env: { SITE: "${SITE}" } } }
+bindings:
+  - subject: in.f
+    function: f
+    publish: out.f
+    ack_wait: 3s
+    timeout: 5m
+    retry: { attempts: 3, backoff: 50ms..100ms }
+"#,
+    );
+    site.file(
+        "f.py",
+        "
+import os, time
+
+def handle(event, context):
+    with open(os.environ['SITE'] + '/tries', 'a') as tries:
+        print(event.attempt, file=tries)
+    while not os.path.exists(os.environ['SITE'] + '/go'):
+        time.sleep(0.02)
+    if event.attempt == 1:
+        raise ValueError('no luck')
+    return f'{event.attempt}'
+",
+    );
+    let runner = Runner::start(&site, &server).await;
+    streams.send("in.f", "x").await;
+    eventually("it runs", async || (site.lines("tries").len() == 1).then_some(())).await;
+    runner.signal(Signal::STOP);
+    eventually("the server delivers it again", async || {
+        (streams.consumer("t-f").await?.delivered.consumer_sequence >= 2).then_some(())
+    })
+    .await;
+    runner.signal(Signal::CONT);
+    let redelivered = "the runner has heard of it";
+    eventually(redelivered, async || {
+        let scrape = runner.try_scrape().await?;
+        (scrape.get("lease_extensions_total", &[]) >= 1.0).then_some(())
+    })
+    .await;
+    site.file("go", "");
+    streams.wait_settled("t-f").await;
+    assert_eq!(site.lines("tries"), ["1", "2"]);
+    assert_eq!(streams.texts("OUT").await, ["2"]);
+    assert_eq!(runner.scrape().await.get("losses_total", &[]), 0.0);
 }

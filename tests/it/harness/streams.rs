@@ -10,6 +10,7 @@ use async_nats::{
     },
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
+use percent_encoding::percent_decode_str;
 
 use super::eventually;
 
@@ -178,6 +179,7 @@ impl Letter {
 
     /// The attempts: time, outcome, error.
     pub(crate) fn history(&self) -> Vec<serde_json::Value> {
-        serde_json::from_str(self.get("history")).expect("the history is a JSON list")
+        let history = percent_decode_str(self.get("history")).decode_utf8().expect("UTF-8");
+        serde_json::from_str(&history).expect("the history is a JSON list")
     }
 }
