@@ -6,3 +6,4 @@ pub mod manifest;
 pub mod metrics;
 pub mod settle;
 pub mod source;
+pub mod subject;
