@@ -1,7 +1,10 @@
 //! Runs functions on NATS JetStream events: at least once, with retries, dead letters and metrics.
 
+pub mod admin;
 pub mod binding;
 pub mod cloudevents;
+pub mod cli;
+mod embed;
 pub mod event;
 pub mod handler;
 pub mod letter;
@@ -10,7 +13,12 @@ pub mod metrics;
 pub mod nats;
 pub mod observer;
 pub mod outputs;
+pub mod runner;
+pub mod runtime;
 pub mod settle;
 pub mod shutdown;
 pub mod source;
 pub mod subject;
+
+pub use embed::{Builder, Error, Pelton};
+pub use shutdown::Shutdown;

@@ -1,3 +1,8 @@
-//! The `pelton` command.
+//! The `pelton` command: arguments in, exit code out.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    pelton::runtime::launch::intercept();
+    pelton::cli::main()
+}

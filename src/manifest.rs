@@ -1,6 +1,27 @@
 //! The manifest: YAML text in, a [`Manifest`] that can be run out, or every mistake at once.
 
+pub mod defaults;
+mod diagnostic;
+mod document;
 pub mod duration;
+mod later;
+mod leaf;
+mod load;
+mod outline;
+mod path;
+mod raw;
+mod read;
+mod reference;
+mod report;
+mod schema;
+pub mod size;
+mod substitute;
+mod validate;
+mod wording;
+
+pub use diagnostic::{Diagnostic, Diagnostics, Severity};
+pub use load::{Loaded, Mode};
+pub use schema::schema;
 
 use std::{
     collections::BTreeMap,

@@ -1,11 +1,7 @@
 //! One connection: every way to say who we are, reconnecting for ever, and what the server
 //! refused us.
 
-use std::{
-    collections::BTreeSet,
-    sync::{Arc, PoisonError, RwLock},
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use async_nats::{
     Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr, ServerError,
@@ -31,7 +27,7 @@ pub struct Connection {
     /// `$JS.API`, or what replaces it.
     pub(super) api: Arc<str>,
     state: watch::Receiver<State>,
-    denied: Arc<RwLock<BTreeSet<String>>>,
+    denied: watch::Receiver<BTreeSet<String>>,
 }
 
 /// What is known of the connection right now.
@@ -80,9 +76,8 @@ impl Connection {
             .collect::<Result<Vec<_>, _>>()
             .map_err(|err| ConnectionError::Settings(format!("nats.servers: {err}")))?;
         let (changes, state) = watch::channel(State::default());
-        let denied = Arc::new(RwLock::new(BTreeSet::new()));
-        let watcher = Watcher { changes, denied: Arc::clone(&denied), metrics };
-        let watcher = Arc::new(watcher);
+        let (refusals, denied) = watch::channel(BTreeSet::new());
+        let watcher = Arc::new(Watcher { changes, refusals, metrics });
         let started = tokio::time::Instant::now();
         let mut delay = Duration::from_millis(50);
         let client = loop {
@@ -120,7 +115,7 @@ impl Connection {
     /// What the server has refused us so far: `publish to x`, `subscription to y`.
     #[must_use]
     pub fn denied(&self) -> Vec<String> {
-        self.denied.read().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.denied.borrow().iter().cloned().collect()
     }
 
     /// The version of the server.
@@ -157,10 +152,11 @@ impl Connection {
 
     /// Whether the server refused us to publish on `subject`.
     pub(super) fn may_not_publish(&self, subject: &str) -> bool {
-        self.denied
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .contains(&format!("publish to {subject}"))
+        self.denied.borrow().contains(&format!("publish to {subject}"))
+    }
+
+    pub(super) fn refusals(&self) -> watch::Receiver<BTreeSet<String>> {
+        self.denied.clone()
     }
 }
 
@@ -168,7 +164,7 @@ impl Connection {
 #[derive(Debug)]
 struct Watcher {
     changes: watch::Sender<State>,
-    denied: Arc<RwLock<BTreeSet<String>>>,
+    refusals: watch::Sender<BTreeSet<String>>,
     metrics: Arc<Metrics>,
 }
 
@@ -183,6 +179,8 @@ impl Watcher {
                 });
                 self.metrics.connected(true);
                 if !first {
+                    // Permissions may have been changed meanwhile.
+                    self.refusals.send_if_modified(|known| !std::mem::take(known).is_empty());
                     self.metrics.reconnected();
                     info!("connected to NATS again");
                 }
@@ -209,8 +207,8 @@ impl Watcher {
             error!(error = text, "error from NATS");
             return;
         };
-        let mut denied = self.denied.write().unwrap_or_else(PoisonError::into_inner);
-        if denied.insert(what.clone()) {
+        let new = self.refusals.send_if_modified(|known| known.insert(what.clone()));
+        if new {
             error!(denied = %what, "NATS permissions do not allow this: grant it to this user");
         }
     }

@@ -2,7 +2,7 @@
 //! exact count. Built on raw pulls, because the client's own streams prefetch half a batch more
 //! than was asked for, and stall after a reconnect when replicas share a consumer.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use async_nats::{HeaderMap, Message, StatusCode, Subscriber};
 use futures_util::{FutureExt as _, StreamExt as _};
@@ -41,6 +41,7 @@ pub struct NatsSource {
     pulls: u64,
     credit: Credit,
     state: watch::Receiver<State>,
+    refusals: watch::Receiver<BTreeSet<String>>,
     generation: u64,
     heard: Instant,
     watchdog: Interval,
@@ -72,6 +73,7 @@ impl NatsSource {
         let inbox = connection.client.new_inbox();
         let subscriber = connection.client.subscribe(format!("{inbox}.*")).await?;
         let state = connection.state();
+        let refusals = connection.refusals();
         let generation = state.borrow().generation;
         let mut watchdog = tokio::time::interval(HEARTBEAT);
         watchdog.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -86,6 +88,7 @@ impl NatsSource {
             pulls: 0,
             credit: Credit::default(),
             state,
+            refusals,
             generation,
             heard: Instant::now(),
             watchdog,
@@ -105,6 +108,7 @@ impl NatsSource {
         if !due || !enough || Instant::now() < self.trouble.until {
             return Ok(());
         }
+        self.check_permission()?;
         let bytes = bytes.max(least);
         let request = format!(
             r#"{{"batch":{free},"max_bytes":{bytes},"expires":{},"idle_heartbeat":{}}}"#,
@@ -200,12 +204,6 @@ impl NatsSource {
     /// Looks whether the consumer is still there, and makes it anew when it is not.
     async fn check(&mut self) -> Result<(), SourceError> {
         self.trouble.grow();
-        let subject = self.consumer.next_subject(&self.connection.api);
-        if self.connection.may_not_publish(&subject) {
-            return Err(SourceError::Refused(format!(
-                "NATS permissions do not allow to publish on `{subject}`, which asks for events"
-            )));
-        }
         match self.consumer.restore(&self.connection).await {
             Ok(Restored::Present) => {}
             Ok(Restored::Created) => {
@@ -215,6 +213,16 @@ impl NatsSource {
             Err(err) => {
                 warn!(consumer = self.consumer.name, %err, "the consumer cannot be reached; trying again")
             }
+        }
+        Ok(())
+    }
+
+    fn check_permission(&self) -> Result<(), SourceError> {
+        let subject = self.consumer.next_subject(&self.connection.api);
+        if self.connection.may_not_publish(&subject) {
+            return Err(SourceError::Refused(format!(
+                "NATS permissions do not allow to publish on `{subject}`, which asks for events"
+            )));
         }
         Ok(())
     }
@@ -261,6 +269,10 @@ impl Source for NatsSource {
                 changed = self.state.changed() => {
                     changed.map_err(|_| SourceError::Closed)?;
                     self.reconnected();
+                }
+                changed = self.refusals.changed() => {
+                    changed.map_err(|_| SourceError::Closed)?;
+                    self.check_permission()?;
                 }
                 () = tokio::time::sleep_until(self.trouble.until), if self.trouble.pending() => {}
                 _ = self.watchdog.tick() => if self.silent() {

@@ -1,0 +1,87 @@
+//! `pelton run`.
+
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+use tokio::{sync::watch, task::JoinSet};
+use tracing::error;
+
+use super::{Failure, load, signals};
+use crate::{
+    admin,
+    manifest::Manifest,
+    metrics::Metrics,
+    nats::{Connection, Provisioned, Provisioning},
+    runner::{Runner, Status},
+    runtime::{Launcher, Natives},
+    shutdown::Shutdown,
+};
+
+/// How long `--check-only` waits for NATS.
+pub(super) const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Arguments of `pelton run`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The manifest [default: pelton.yaml].
+    file: Option<PathBuf>,
+
+    /// Verify the manifest and everything it needs in NATS, then end.
+    #[arg(long)]
+    check_only: bool,
+
+    /// Verify streams and consumers, create nothing.
+    #[arg(long)]
+    no_provision: bool,
+
+    /// Drain and end once nothing is pending for any binding.
+    #[arg(long, conflicts_with = "check_only")]
+    exit_when_idle: bool,
+}
+
+pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
+    let manifest = load(args.file.as_deref())?.manifest;
+    let metrics = Arc::new(Metrics::new().map_err(|err| Failure::Problem(err.to_string()))?);
+    if args.check_only {
+        return check(&manifest, metrics).await;
+    }
+    let provisioning = match args.no_provision {
+        true => Provisioning::VerifyOnly,
+        false => Provisioning::CreateMissing,
+    };
+    let listener = admin::bind(manifest.admin).await.map_err(Failure::Problem)?;
+    let (status, seen) = watch::channel(Status::default());
+    let shutdown = Shutdown::default();
+    let mut background = JoinSet::new();
+    background.spawn(signals::obey(shutdown.clone()));
+    background.spawn({
+        let metrics = Arc::clone(&metrics);
+        async move {
+            if let Err(err) = admin::serve(listener, metrics, seen).await {
+                error!(%err, "the admin port is gone");
+            }
+        }
+    });
+    let runner = Runner {
+        manifest: Arc::new(manifest),
+        natives: Natives::new(),
+        launcher: Launcher::default(),
+        metrics,
+        observer: None,
+        provisioning,
+        exit_when_idle: args.exit_when_idle,
+    };
+    runner.run(shutdown, &status).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn check(manifest: &Manifest, metrics: Arc<Metrics>) -> Result<ExitCode, Failure> {
+    let connection =
+        Connection::open(&manifest.nats, &manifest.name, Some(PATIENCE), metrics).await?;
+    let found = Provisioned::ensure(&connection, manifest, Provisioning::VerifyOnly).await?;
+    for drift in &found.drift {
+        println!("differs: {drift}");
+    }
+    println!("ok: {} can run here", manifest.name);
+    connection.close().await;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,213 @@
+//! `pelton send`.
+
+use std::{
+    collections::VecDeque,
+    io::{IsTerminal as _, Read as _},
+    path::{Path, PathBuf},
+    pin::Pin,
+    process::ExitCode,
+    sync::Arc,
+};
+
+use bytes::Bytes;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::io::{AsyncBufReadExt as _, BufReader};
+
+use super::{DEFAULT_FILE, Failure, load, run::PATIENCE};
+use crate::{
+    event::Headers,
+    manifest::{Auth, Nats},
+    metrics::Metrics,
+    nats::{Connection, Receipt},
+    subject,
+};
+
+/// Events under way at once.
+const WINDOW: usize = 512;
+
+/// Arguments of `pelton send`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "Examples:
+  pelton send orders.placed '{\"orderId\": \"A1\"}'
+  pelton send orders.placed --lines orders.ndjson
+  cat photo.jpg | pelton send photos.new -")]
+pub(super) struct Args {
+    /// Where to.
+    subject: String,
+
+    /// The payload; `-` reads it from standard input.
+    #[arg(required_unless_present_any = ["file", "lines"])]
+    data: Option<String>,
+
+    /// A file that is the payload.
+    #[arg(long, conflicts_with_all = ["data", "lines"])]
+    file: Option<PathBuf>,
+
+    /// A file with one event a line; `-` is standard input.
+    #[arg(long, conflicts_with = "data")]
+    lines: Option<PathBuf>,
+
+    /// A header, as `name: value`; may be repeated.
+    #[arg(short = 'H', long = "header")]
+    headers: Vec<String>,
+
+    /// Message id: the stream drops an event whose id it has seen.
+    #[arg(long, conflicts_with = "lines")]
+    id: Option<String>,
+
+    /// The server, instead of the manifest's.
+    #[arg(short, long, env = "NATS_URL")]
+    server: Option<String>,
+
+    /// The manifest whose connection to use [default: pelton.yaml].
+    #[arg(short, long)]
+    manifest: Option<PathBuf>,
+}
+
+type Receipts = VecDeque<Pin<Box<dyn Future<Output = Result<Receipt, String>> + Send>>>;
+
+pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
+    if let Some(wrong) = subject::complaint(&args.subject) {
+        return Err(Failure::Usage(format!("`{}`: {wrong}", args.subject)));
+    }
+    if !subject::is_literal(&args.subject) {
+        return Err(Failure::Usage(format!("`{}` has wildcards: name one subject", args.subject)));
+    }
+    let headers = headers(&args)?;
+    let connection = connect(&args).await?;
+    match &args.lines {
+        Some(path) => send_lines(&connection, &args.subject, &headers, path).await?,
+        None => send_one(&connection, &args, &headers).await?,
+    }
+    connection.close().await;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn send_one(
+    connection: &Connection,
+    args: &Args,
+    headers: &Headers,
+) -> Result<(), Failure> {
+    let data = match (&args.file, args.data.as_deref()) {
+        (Some(path), _) => tokio::fs::read(path)
+            .await
+            .map_err(|err| Failure::Usage(format!("{}: {err}", path.display())))?,
+        (None, Some("-")) => {
+            let mut data = Vec::new();
+            std::io::stdin()
+                .read_to_end(&mut data)
+                .map_err(|err| Failure::Usage(format!("standard input: {err}")))?;
+            data
+        }
+        (None, data) => data.unwrap_or_default().as_bytes().to_vec(),
+    };
+    let sent = connection.send(&args.subject, headers, Bytes::from(data)).await;
+    let receipt = sent.map_err(Failure::Problem)?.await.map_err(Failure::Problem)?;
+    let duplicate = if receipt.duplicate { " (was there already)" } else { "" };
+    println!("stored as {}:{}{duplicate}", receipt.stream, receipt.sequence);
+    Ok(())
+}
+
+async fn send_lines(
+    connection: &Connection,
+    subject: &str,
+    headers: &Headers,
+    path: &Path,
+) -> Result<(), Failure> {
+    let unreadable = |err| Failure::Usage(format!("{}: {err}", path.display()));
+    let (reader, size): (Box<dyn tokio::io::AsyncRead + Unpin>, u64) = if path == Path::new("-") {
+        (Box::new(tokio::io::stdin()), 0)
+    } else {
+        let file = tokio::fs::File::open(path).await.map_err(unreadable)?;
+        let size = file.metadata().await.map_err(unreadable)?.len();
+        (Box::new(file), size)
+    };
+    let bar = progress(size);
+    let mut lines = BufReader::new(reader).lines();
+    let mut receipts = Receipts::new();
+    let mut number = 0_u64;
+    let mut stored = 0_u64;
+    while let Some(line) = lines.next_line().await.map_err(unreadable)? {
+        number += 1;
+        bar.inc(line.len() as u64 + 1);
+        if line.trim().is_empty() {
+            continue;
+        }
+        let stopped = |err| Failure::Problem(format!("line {number}: {err} ({stored} events were stored)"));
+        let sent = connection.send(subject, headers, Bytes::from(line)).await.map_err(stopped)?;
+        receipts.push_back(Box::pin(sent));
+        if receipts.len() >= WINDOW {
+            stored += settle(&mut receipts, WINDOW / 2).await.map_err(stopped)?;
+        }
+    }
+    let stopped = |err| Failure::Problem(format!("{err} ({stored} events were stored for sure)"));
+    stored += settle(&mut receipts, 0).await.map_err(stopped)?;
+    bar.finish_and_clear();
+    println!("stored {stored} events on {subject}");
+    Ok(())
+}
+
+/// Waits for the oldest receipts until `left` are open; how many came.
+async fn settle(receipts: &mut Receipts, left: usize) -> Result<u64, String> {
+    let mut stored = 0;
+    while receipts.len() > left {
+        if let Some(receipt) = receipts.pop_front() {
+            receipt.await?;
+            stored += 1;
+        }
+    }
+    Ok(stored)
+}
+
+fn progress(size: u64) -> ProgressBar {
+    let target = match std::io::stderr().is_terminal() && size > 0 {
+        true => ProgressDrawTarget::stderr(),
+        false => ProgressDrawTarget::hidden(),
+    };
+    let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
+    ProgressBar::with_draw_target(Some(size), target)
+        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+fn headers(args: &Args) -> Result<Headers, Failure> {
+    let mut headers = Headers::new();
+    for text in &args.headers {
+        let (name, value) = text.split_once(':').ok_or_else(|| {
+            Failure::Usage(format!("header `{text}`: write it as `name: value`"))
+        })?;
+        headers.append(name.trim(), value.trim());
+    }
+    if let Some(id) = &args.id {
+        headers.set("Nats-Msg-Id", id);
+    }
+    Ok(headers)
+}
+
+/// To the server named, or to the manifest's, or to the one on this machine.
+async fn connect(args: &Args) -> Result<Connection, Failure> {
+    let metrics = Arc::new(Metrics::new().map_err(|err| Failure::Problem(err.to_string()))?);
+    let has_manifest = args.manifest.is_some() || Path::new(DEFAULT_FILE).exists();
+    let mut nats = match (&args.server, has_manifest) {
+        (Some(_), false) | (None, false) => local(),
+        _ => load(args.manifest.as_deref())?.manifest.nats,
+    };
+    if let Some(server) = &args.server {
+        let (url, auth) = crate::manifest::server_and_auth(server).map_err(Failure::Usage)?;
+        nats.servers = vec![url];
+        if auth != Auth::None || args.manifest.is_none() {
+            nats.auth = auth;
+        }
+    }
+    Ok(Connection::open(&nats, "pelton send", Some(PATIENCE), metrics).await?)
+}
+
+fn local() -> Nats {
+    Nats {
+        servers: vec!["nats://127.0.0.1:4222".to_owned()],
+        auth: Auth::None,
+        tls: None,
+        domain: None,
+        api_prefix: None,
+        inbox_prefix: None,
+    }
+}

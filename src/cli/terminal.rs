@@ -1,0 +1,30 @@
+//! What a terminal can show.
+
+use std::io::IsTerminal;
+
+/// Whether to colour what goes to `stream`: on a terminal, unless `NO_COLOR` is set.
+pub(super) fn colours(stream: &impl IsTerminal) -> bool {
+    stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// A table with left-aligned columns, as wide as they need to be.
+pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+    let width = |column: usize| {
+        rows.iter()
+            .filter_map(|row| row.get(column))
+            .map(|cell| cell.chars().count())
+            .chain(header.get(column).map(|title| title.chars().count()))
+            .max()
+            .unwrap_or(0)
+    };
+    let widths: Vec<usize> = (0..header.len()).map(width).collect();
+    let line = |cells: &mut dyn Iterator<Item = &str>| {
+        let padded: Vec<String> =
+            cells.zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        padded.join("  ").trim_end().to_owned()
+    };
+    std::iter::once(line(&mut header.iter().copied()))
+        .chain(rows.iter().map(|row| line(&mut row.iter().map(String::as_str))))
+        .collect::<Vec<_>>()
+        .join("\n")
+}

@@ -1,0 +1,113 @@
+//! What counts where a manifest says nothing: one table, for the parser, the JSON Schema and the
+//! documentation.
+
+use std::time::Duration;
+
+use super::{duration, size};
+
+/// `nats.servers`
+pub const SERVER: &str = "nats://127.0.0.1:4222";
+/// `functions.*.idle_timeout`
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
+/// `functions.*.start_timeout`
+pub const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// `bindings[].concurrency`
+pub const CONCURRENCY: u64 = 16;
+/// `bindings[].timeout`
+pub const TIMEOUT: Duration = Duration::from_secs(30);
+/// `bindings[].retry.attempts`
+pub const ATTEMPTS: u64 = 8;
+/// `bindings[].retry.backoff.min`
+pub const BACKOFF_MIN: Duration = Duration::from_secs(1);
+/// `bindings[].retry.backoff.max`
+pub const BACKOFF_MAX: Duration = Duration::from_secs(60);
+/// `bindings[].retry.losses`
+pub const LOSSES: u64 = 5;
+/// `bindings[].ack_wait`
+pub const ACK_WAIT: Duration = Duration::from_secs(30);
+/// `bindings[].max_ack_pending`
+pub const MAX_ACK_PENDING: u64 = 4096;
+/// Payload bytes that the slots of a binding hold; not a key yet.
+pub const SLOT_BYTES: u64 = 64 << 20;
+/// `bindings[].start`
+pub const START: &str = "all";
+/// `admin.listen`
+pub const LISTEN: &str = "127.0.0.1:8320";
+/// `drain`
+pub const DRAIN: Duration = Duration::from_secs(25);
+/// `defaults.num_replicas`
+pub const NUM_REPLICAS: u64 = 1;
+
+/// A default as it would be written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Default {
+    /// The key, with `*` for a name and `[]` for an item: `bindings[].retry.attempts`.
+    pub key: &'static str,
+    /// What it is when left out.
+    pub value: Scalar,
+    /// What it means.
+    pub help: &'static str,
+}
+
+/// The value of a default.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scalar {
+    /// Durations, sizes and words.
+    Text(String),
+    /// Counts.
+    Number(u64),
+}
+
+impl std::fmt::Display for Scalar {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Number(number) => write!(f, "{number}"),
+        }
+    }
+}
+
+/// Every default that is a value of its own. Names and folders that follow from others are
+/// described where they belong.
+#[must_use]
+pub fn table() -> Vec<Default> {
+    let text =
+        |key, value: &str, help| Default { key, value: Scalar::Text(value.to_owned()), help };
+    let span = |key, value, help| Default { key, value: Scalar::Text(duration::show(value)), help };
+    let count = |key, value, help| Default { key, value: Scalar::Number(value), help };
+    let backoff = format!("{}..{}", duration::show(BACKOFF_MIN), duration::show(BACKOFF_MAX));
+    vec![
+        text("nats.servers", SERVER, "one server on this machine"),
+        span("functions.*.idle_timeout", IDLE_TIMEOUT, "how long an idle worker is kept"),
+        span("functions.*.start_timeout", START_TIMEOUT, "how long a worker may take to be ready"),
+        count("bindings[].concurrency", CONCURRENCY, "events in flight in one runner"),
+        span("bindings[].timeout", TIMEOUT, "how long the function may take"),
+        count("bindings[].retry.attempts", ATTEMPTS, "tries at most, the first included"),
+        text("bindings[].retry.backoff", &backoff, "shortest and longest wait between tries"),
+        span("bindings[].retry.backoff.min", BACKOFF_MIN, "shortest wait between tries"),
+        span("bindings[].retry.backoff.max", BACKOFF_MAX, "longest wait between tries"),
+        count("bindings[].retry.losses", LOSSES, "how often an event may vanish with its runner"),
+        span("bindings[].ack_wait", ACK_WAIT, "how long the server waits for word from a runner"),
+        count(
+            "bindings[].max_ack_pending",
+            MAX_ACK_PENDING,
+            "unacknowledged events of all runners",
+        ),
+        text("bindings[].start", START, "a new durable starts with the first event stored"),
+        text("admin.listen", LISTEN, "health and metrics, for this machine only"),
+        span("drain", DRAIN, "how long a drain may take"),
+        count("defaults.num_replicas", NUM_REPLICAS, "replicas of the streams that Pelton owns"),
+    ]
+}
+
+/// The table with what is no key of its own, for people.
+#[must_use]
+pub fn markdown() -> String {
+    let mut text = String::from("| key | default | |\n|---|---|---|\n");
+    for Default { key, value, help } in table() {
+        text.push_str(&format!("| `{key}` | `{value}` | {help} |\n"));
+    }
+    let slots = size::show(SLOT_BYTES);
+    text.push_str(&format!("| | {slots} | payload that the slots of a binding hold |\n"));
+    text
+}

@@ -1,0 +1,207 @@
+//! Text to values, through `serde_yaml`, with words of our own for what is no YAML.
+
+use std::fmt;
+
+use serde::{
+    Deserialize, Deserializer,
+    de::{EnumAccess, MapAccess, SeqAccess, VariantAccess, Visitor},
+};
+use serde_yaml::{Mapping, Value};
+
+use super::outline::{Broken, Mark, Outline};
+
+/// A manifest's values and where they are.
+pub(super) struct Document {
+    pub(super) value: Value,
+    pub(super) outline: Outline,
+}
+
+/// What keeps a text from being a document.
+pub(super) struct Unreadable {
+    pub(super) mark: Mark,
+    pub(super) message: String,
+    pub(super) hint: Option<String>,
+}
+
+/// Bytes of a manifest at most; bounds the work that a text can ask for.
+pub(super) const BYTES_MAX: usize = 1 << 20;
+
+pub(super) fn read(text: &str) -> Result<Document, Unreadable> {
+    // Some editors begin a file with a byte order mark; it is no part of the document.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    if text.len() > BYTES_MAX {
+        return Err(unreadable(Mark::START, "a manifest has at most 1 MiB", None));
+    }
+    let outline = match Outline::read(text) {
+        Err(Broken::Excessive(mark, message)) => {
+            return Err(unreadable(mark, message, Some("write it out without nesting or aliases")));
+        }
+        other => other,
+    };
+    let value = match serde_yaml::from_str::<Lenient>(text) {
+        Ok(Lenient(value)) => value,
+        Err(err) => return Err(syntax(text, &err, outline.err())),
+    };
+    match outline {
+        Ok(outline) => Ok(Document { value, outline }),
+        Err(Broken::Syntax(mark, message)) => Err(unreadable(mark, &message, None)),
+        Err(Broken::Excessive(mark, message)) => Err(unreadable(mark, message, None)),
+    }
+}
+
+fn unreadable(mark: Mark, message: &str, hint: Option<&str>) -> Unreadable {
+    Unreadable { mark, message: message.to_owned(), hint: hint.map(str::to_owned) }
+}
+
+fn syntax(text: &str, err: &serde_yaml::Error, other: Option<Broken>) -> Unreadable {
+    let told = err.to_string();
+    let message = told.split(" at line ").next().unwrap_or(&told);
+    let mark = match (err.location(), other) {
+        (Some(at), _) => Mark { line: at.line(), column: at.column() },
+        (None, Some(Broken::Syntax(mark, _))) => mark,
+        _ => Mark::START,
+    };
+    if let Some(mark) = unquoted_reference(text, mark) {
+        return unreadable(
+            mark,
+            "inside `{}` and `[]`, YAML takes the braces of `${…}` for a map",
+            Some("quote it: \"${…}\""),
+        );
+    }
+    let line = text.lines().nth(mark.line.saturating_sub(1)).unwrap_or_default();
+    let hint = if line.trim_start_matches(' ').starts_with('\t') {
+        Some("YAML is indented with spaces, never with tabs")
+    } else if message.contains("mapping values are not allowed") {
+        Some("a `: ` inside a value needs quotes around the value; else look at the indentation")
+    } else if message.contains("more than one document") {
+        Some("a manifest is one document: take the `---` line out")
+    } else if message.contains("cannot start any token") {
+        Some("a value that begins with `@`, `` ` `` or `%` needs quotes")
+    } else {
+        None
+    };
+    let message = match message {
+        _ if message.contains("more than one document") => "there is more than one document",
+        _ if message.contains("recursion limit") => "this is nested too deeply",
+        _ if message.contains("repetition limit") => "aliases make this too large",
+        other => other,
+    };
+    unreadable(mark, &format!("this is no YAML: {message}"), hint)
+}
+
+/// Finds the first `${` that stands unquoted inside braces or brackets, up to where reading
+/// stopped: no parser gets past one.
+fn unquoted_reference(text: &str, stopped: Mark) -> Option<Mark> {
+    let mut depth = 0_usize;
+    for (index, line) in text.lines().enumerate().take(stopped.line) {
+        let mut quote = None;
+        let mut before = ' ';
+        for (column, letter) in line.chars().enumerate() {
+            let begins = matches!(before, ' ' | '[' | '{' | ',' | ':');
+            match (quote, letter) {
+                (Some(mark), _) if mark == letter => quote = None,
+                (None, '"' | '\'') if begins => quote = Some(letter),
+                (None, '#') if before == ' ' => break,
+                (None, '{') if before == '$' && depth > 0 => {
+                    return Some(Mark { line: index + 1, column });
+                }
+                (None, '{' | '[') if begins => depth += 1,
+                (None, '}' | ']') => depth = depth.saturating_sub(1),
+                _ => {}
+            }
+            before = letter;
+        }
+    }
+    None
+}
+
+/// A value that keeps the first of two equal keys and forgets tags, so that reading goes on to the
+/// next mistake; the outline reports both. Merges are done bottom-up, as the outline does them.
+struct Lenient(Value);
+
+impl<'de> Deserialize<'de> for Lenient {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(LenientVisitor).map(Lenient)
+    }
+}
+
+struct LenientVisitor;
+
+impl<'de> Visitor<'de> for LenientVisitor {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a YAML value")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Value, E> {
+        Ok(Value::Bool(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "too large for any key, and refused there")]
+    fn visit_i128<E>(self, value: i128) -> Result<Value, E> {
+        Ok((value as f64).into())
+    }
+
+    #[expect(clippy::cast_precision_loss, reason = "too large for any key, and refused there")]
+    fn visit_u128<E>(self, value: u128) -> Result<Value, E> {
+        Ok((value as f64).into())
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Value, E> {
+        Ok(value.into())
+    }
+
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Value, A::Error> {
+        let mut list = Vec::new();
+        while let Some(Lenient(item)) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Value::Sequence(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
+        let mut map = Mapping::new();
+        while let Some((Lenient(key), Lenient(value))) = entries.next_entry()? {
+            map.entry(key).or_insert(value);
+        }
+        if let Some(merge) = map.remove("<<") {
+            let sources = match merge {
+                Value::Sequence(items) => items,
+                other => vec![other],
+            };
+            for source in sources {
+                let Value::Mapping(source) = source else { continue };
+                for (key, value) in source {
+                    map.entry(key).or_insert(value);
+                }
+            }
+        }
+        Ok(Value::Mapping(map))
+    }
+
+    fn visit_enum<A: EnumAccess<'de>>(self, tagged: A) -> Result<Value, A::Error> {
+        let (_, content) = tagged.variant::<String>()?;
+        content.newtype_variant::<Lenient>().map(|Lenient(value)| value)
+    }
+}

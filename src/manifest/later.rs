@@ -1,0 +1,52 @@
+//! Keys that are designed for and not built yet. They are refused as such: taking them silently
+//! would promise what does not happen, calling them unknown would send people looking for a typo.
+
+/// A key of later work.
+pub(super) struct Later {
+    /// The map it belongs to, as [`super::path::Path::pattern`] writes it.
+    pub(super) context: &'static str,
+    pub(super) key: &'static str,
+    /// Completes "not yet: `key`, …".
+    pub(super) what: &'static str,
+}
+
+pub(super) const LATER: [Later; 24] = [
+    later("", "events", "schemas of events"),
+    later("", "renamed_from", "renaming a manifest"),
+    later("", "slots", "a limit for all bindings together"),
+    later("", "allow", "grants"),
+    later("functions.*", "http", "functions that are called over HTTP"),
+    later("functions.*", "lambda", "functions with an AWS Lambda runtime client"),
+    later("functions.*", "allow", "grants to a WebAssembly function"),
+    later("functions.*", "reject_on", "verdicts by HTTP status"),
+    later("functions.*", "slots", "a limit for one function"),
+    later("functions.*", "renamed_from", "renaming a function"),
+    later("bindings[]", "request", "the trigger that answers requests"),
+    later("bindings[]", "schedule", "the trigger that follows a clock"),
+    later("bindings[]", "ingress", "the trigger that takes HTTP requests"),
+    later("bindings[]", "order_by", "order by key"),
+    later("bindings[]", "batch", "several events in one call"),
+    later("bindings[]", "state", "state by key"),
+    later("bindings[]", "partitions", "order by key"),
+    later("bindings[]", "lane_limit", "order by key"),
+    later("bindings[]", "reject_on", "verdicts by HTTP status"),
+    later("bindings[]", "events", "schemas of events"),
+    later("bindings[]", "slots", "a limit in bytes other than 64MiB"),
+    later("bindings[]", "renamed_from", "renaming a binding"),
+    later("bindings[]", "allow", "grants"),
+    later("admin", "token_file", "an admin interface for others than this machine"),
+];
+
+const fn later(context: &'static str, key: &'static str, what: &'static str) -> Later {
+    Later { context, key, what }
+}
+
+/// Keys of a binding that start it.
+pub(super) const TRIGGERS: [&str; 4] = ["subject", "request", "schedule", "ingress"];
+
+/// Keys of a function that say what runs it.
+pub(super) const RUNTIMES: [&str; 6] = ["run", "command", "exec", "native", "http", "lambda"];
+
+pub(super) fn find(context: &str, key: &str) -> Option<&'static Later> {
+    LATER.iter().find(|later| later.context == context && later.key == key)
+}

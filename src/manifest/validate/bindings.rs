@@ -1,0 +1,305 @@
+//! `bindings:`
+
+use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
+
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+
+use super::{
+    count, functions::Functions, literal, named, non_zero, positive_span, streams::stream_name,
+    texts, well_formed,
+};
+use crate::manifest::{
+    Binding, Publish, Retry, Start, defaults, duration,
+    leaf::{Count, Keys, OneOrMany, Span, StartAt, Text},
+    path::Path,
+    raw,
+    report::Report,
+    wording,
+};
+use crate::subject;
+
+/// The valid bindings, and where each of them is.
+pub(super) struct Bindings {
+    pub(super) valid: Vec<Binding>,
+    pub(super) places: Vec<Path>,
+}
+
+pub(super) fn bindings(
+    raw: Option<Vec<Option<Keys<raw::Binding>>>>,
+    functions: &Functions,
+    path: &Path,
+    report: &mut Report,
+) -> Bindings {
+    let mut bindings = Bindings { valid: Vec::new(), places: Vec::new() };
+    let mut used: Vec<String> = Vec::new();
+    let mut names: BTreeMap<String, usize> = BTreeMap::new();
+    let raw = raw.unwrap_or_default();
+    let number = raw.len();
+    for (index, item) in raw.into_iter().enumerate() {
+        let path = path.index(index);
+        let Some(Keys(raw)) = item else {
+            report.error_hint(&path, "this binding is empty", "fill it or take it out");
+            continue;
+        };
+        used.extend(raw.function.as_ref().map(|Text(name)| name.clone()));
+        if let Some(binding) = binding(raw, functions, &path, report) {
+            unique(&binding, index, &mut names, &path, report);
+            bindings.valid.push(binding);
+            bindings.places.push(path);
+        }
+    }
+    if number == 0 {
+        report.warn(path, "there are no bindings, so nothing runs", "add `bindings:`");
+    } else if used.len() == number {
+        // A binding whose function is not known may be the one that uses it.
+        for name in functions.names.iter().filter(|name| !used.contains(name)) {
+            report.warn(
+                &Path::root().key("functions").key(name),
+                format!("no binding calls the function {name}"),
+                "bind it to a subject or take it out",
+            );
+        }
+    }
+    bindings
+}
+
+fn unique(
+    binding: &Binding,
+    index: usize,
+    names: &mut BTreeMap<String, usize>,
+    path: &Path,
+    report: &mut Report,
+) {
+    let name = &binding.name;
+    if let Some(other) = names.insert(name.clone(), index) {
+        report.error_hint(
+            &path.key("name"),
+            format!("`bindings[{other}]` is called {name} as well"),
+            "a binding is called like its function unless it has a `name:` of its own",
+        );
+    }
+}
+
+fn binding(
+    raw: raw::Binding,
+    functions: &Functions,
+    path: &Path,
+    report: &mut Report,
+) -> Option<Binding> {
+    let subjects = subjects(raw.subject, path, report);
+    let function = function(raw.function, functions, path, report);
+    let name = match raw.name {
+        Some(Text(name)) => named(&name, "a binding", &path.key("name"), report).then_some(name),
+        None => function.clone(),
+    };
+    let stream = raw.stream.map(|Text(stream)| {
+        stream_name(&stream, &path.key("stream"), report);
+        stream
+    });
+    let publish = raw.publish.and_then(|raw| publish(raw, &path.key("publish"), report));
+    let concurrency =
+        count(raw.concurrency, defaults::CONCURRENCY, EVENTS_MAX, &path.key("concurrency"), report);
+    let pending = path.key("max_ack_pending");
+    let max_ack_pending =
+        count(raw.max_ack_pending, defaults::MAX_ACK_PENDING, EVENTS_MAX, &pending, report);
+    if max_ack_pending < concurrency {
+        let at = if raw.max_ack_pending.is_some() { &pending } else { &path.key("concurrency") };
+        report.warn(
+            at,
+            format!("`concurrency` {concurrency} is never reached with `max_ack_pending` {max_ack_pending}"),
+            "max_ack_pending counts the events of all runners together: make it several times larger",
+        );
+    }
+    let timeout = positive_span(raw.timeout, defaults::TIMEOUT, &path.key("timeout"), report);
+    let ack_wait = ack_wait(raw.ack_wait, &path.key("ack_wait"), report);
+    let Keys(retry) = raw.retry.unwrap_or(Keys(raw::Retry::default()));
+    let retry = self::retry(retry, &path.key("retry"), report);
+    let start = start(raw.start, &path.key("start"), report);
+    if subjects.is_empty() {
+        return None;
+    }
+    Some(Binding {
+        name: name?,
+        subjects,
+        stream,
+        function: function?,
+        publish,
+        concurrency: non_zero(concurrency),
+        timeout,
+        retry,
+        ack_wait,
+        max_ack_pending: non_zero(max_ack_pending),
+        slot_bytes: usize::try_from(defaults::SLOT_BYTES).unwrap_or(usize::MAX),
+        start,
+    })
+}
+
+/// Events in flight at most; beyond it, a number is a slip of the finger.
+const EVENTS_MAX: u64 = 1_000_000;
+
+fn subjects(raw: Option<OneOrMany>, path: &Path, report: &mut Report) -> Vec<String> {
+    let Some(raw) = raw else {
+        report.missing(
+            path,
+            &["subject"],
+            "a binding needs a subject",
+            "add `subject: orders.placed`, or a list",
+        );
+        return Vec::new();
+    };
+    let mut subjects: Vec<String> = Vec::new();
+    for (at, text) in texts(raw, &path.key("subject"), report) {
+        if !well_formed(&text, &at, report) {
+            continue;
+        }
+        match subjects.iter().find(|other| subject::overlap(&text, other)) {
+            Some(other) => report.error_hint(
+                &at,
+                format!("`{text}` overlaps `{other}` of the same binding"),
+                "keep the wider one",
+            ),
+            None => subjects.push(text),
+        }
+    }
+    subjects
+}
+
+fn function(
+    raw: Option<Text>,
+    functions: &Functions,
+    path: &Path,
+    report: &mut Report,
+) -> Option<String> {
+    let Some(Text(name)) = raw else {
+        report.missing(
+            path,
+            &["function"],
+            "a binding needs a function",
+            "add `function:` with a name from `functions:`",
+        );
+        return None;
+    };
+    let known = functions.names.iter().map(String::as_str);
+    if !functions.names.contains(&name) && !report.is_spoiled(&Path::root().key("functions")) {
+        let hint = match functions.names.is_empty() {
+            true => format!("add `functions:` with `{name}: {{ run: {name}.py }}`"),
+            false => wording::suggest(&name, known),
+        };
+        report.error_hint(&path.key("function"), format!("there is no function `{name}`"), hint);
+    }
+    Some(name)
+}
+
+fn publish(raw: OneOrMany, path: &Path, report: &mut Report) -> Option<Publish> {
+    if let OneOrMany::One(subject) = raw {
+        return literal(&subject, path, report).then_some(Publish::One(subject));
+    }
+    let mut listed = texts(raw, path, report).into_iter();
+    let (at, first) = listed.next()?;
+    if well_formed(&first, &at, report) && !subject::is_literal(&first) {
+        report.error_hint(
+            &at,
+            format!("`{first}` has a wildcard, and the values of a function go to the first entry"),
+            "begin the list with a subject without wildcards",
+        );
+    }
+    let others: Vec<String> = listed
+        .filter(|(at, subject)| well_formed(subject, at, report))
+        .map(|(_, subject)| subject)
+        .collect();
+    Some(Publish::Many { first, others })
+}
+
+/// Shorter than this, a hiccup of the network is a redelivery.
+const ACK_WAIT_MIN: Duration = Duration::from_secs(1);
+
+fn ack_wait(raw: Option<Span>, path: &Path, report: &mut Report) -> Duration {
+    let Some(Span(span)) = raw else { return defaults::ACK_WAIT };
+    if span < ACK_WAIT_MIN {
+        report.error_hint(
+            path,
+            "`ack_wait` must be at least 1s",
+            "it bounds how fast another runner takes over; slow functions do not need it longer",
+        );
+        return defaults::ACK_WAIT;
+    }
+    span
+}
+
+fn retry(raw: raw::Retry, path: &Path, report: &mut Report) -> Retry {
+    let attempts = path.key("attempts");
+    let attempts = count(raw.attempts, defaults::ATTEMPTS, ATTEMPTS_MAX, &attempts, report);
+    let losses = path.key("losses");
+    let losses = match raw.losses.map(|Count(losses)| u32::try_from(losses)) {
+        Some(Ok(losses)) => u64::from(losses),
+        Some(Err(_)) => {
+            report.error(&losses, "`losses` is too large");
+            defaults::LOSSES
+        }
+        None => defaults::LOSSES,
+    };
+    let (backoff_min, backoff_max) = backoff(raw.backoff, &path.key("backoff"), report);
+    Retry {
+        attempts: u32::try_from(attempts).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MIN),
+        backoff_min,
+        backoff_max,
+        losses: u32::try_from(losses).unwrap_or(u32::MAX),
+        max_age: raw
+            .max_age
+            .map(|age| positive_span(Some(age), Duration::MAX, &path.key("max_age"), report)),
+    }
+}
+
+/// Attempts at most; the ledger keeps each of them.
+const ATTEMPTS_MAX: u64 = 1_000_000;
+
+fn backoff(raw: Option<raw::Backoff>, path: &Path, report: &mut Report) -> (Duration, Duration) {
+    let raw = raw.unwrap_or_default();
+    let (min, max) = (raw.min.map(|Span(span)| span), raw.max.map(|Span(span)| span));
+    match (min, max) {
+        (Some(min), Some(max)) if min > max => {
+            report.error_hint(
+                path,
+                format!(
+                    "the shortest wait, {}, is longer than the longest, {}",
+                    duration::show(min),
+                    duration::show(max)
+                ),
+                "write the shorter one first, like 1s..1m",
+            );
+            (max, min)
+        }
+        // Of one alone, the other is moved out of its way.
+        (min, max) => {
+            let low = min.unwrap_or_else(|| {
+                max.map_or(defaults::BACKOFF_MIN, |max| max.min(defaults::BACKOFF_MIN))
+            });
+            (low, max.unwrap_or_else(|| low.max(defaults::BACKOFF_MAX)))
+        }
+    }
+}
+
+fn start(raw: Option<StartAt>, path: &Path, report: &mut Report) -> Start {
+    let word = match raw {
+        None => return Start::All,
+        Some(StartAt::Sequence(0)) => {
+            report.error(path, "sequences are counted from 1");
+            return Start::All;
+        }
+        Some(StartAt::Sequence(sequence)) => return Start::Sequence(sequence),
+        Some(StartAt::Word(word)) => word,
+    };
+    match word.as_str() {
+        "all" => return Start::All,
+        "new" => return Start::New,
+        _ => {}
+    }
+    OffsetDateTime::parse(&word, &Rfc3339).map(Start::Time).unwrap_or_else(|_| {
+        report.error_hint(
+            path,
+            format!("`{word}` is no place to start"),
+            "write all, new, a time like 2030-01-31T12:00:00Z, or a sequence as a number",
+        );
+        Start::All
+    })
+}

@@ -1,0 +1,245 @@
+//! Builds and supervises the bindings of a manifest. The only module that knows all the others.
+
+mod supervise;
+
+use std::{sync::Arc, time::Duration};
+
+use thiserror::Error;
+use tokio::{sync::watch, task::JoinSet};
+use tracing::{info, warn};
+
+use crate::{
+    manifest::Manifest,
+    metrics::Metrics,
+    nats::{Connection, ConnectionError, ProvisionError, Provisioned, Provisioning, read_gauges},
+    observer::Observer,
+    runtime::{BuildError, Launcher, Natives},
+    shutdown::Shutdown,
+};
+
+pub use supervise::{BindingStatus, Start};
+use supervise::Supervised;
+
+/// How often consumers are looked at for the gauges.
+const GAUGES_EVERY: Duration = Duration::from_secs(10);
+
+/// How often `exit_when_idle` looks.
+const IDLE_EVERY: Duration = Duration::from_millis(250);
+
+/// A manifest and what it takes to run it.
+#[derive(Debug)]
+pub struct Runner {
+    /// What to run.
+    pub manifest: Arc<Manifest>,
+    /// Functions that are compiled in.
+    pub natives: Natives,
+    /// How processes are started.
+    pub launcher: Launcher,
+    /// Where counts go.
+    pub metrics: Arc<Metrics>,
+    /// Who watches invocations.
+    pub observer: Option<Arc<dyn Observer>>,
+    /// Whether missing streams and consumers are created.
+    pub provisioning: Provisioning,
+    /// Whether to drain by itself once nothing is pending.
+    pub exit_when_idle: bool,
+}
+
+/// How far a runner is.
+#[derive(Debug, Clone, Default)]
+pub struct Status {
+    /// What it does right now.
+    pub phase: Phase,
+    /// Its connection, once there is one.
+    pub connection: Option<Connection>,
+    /// Its bindings, once they run.
+    pub bindings: Vec<BindingStatus>,
+}
+
+/// What a runner does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Phase {
+    /// Connects.
+    #[default]
+    Connecting,
+    /// Creates and verifies streams and consumers.
+    Provisioning,
+    /// Handles events.
+    Running,
+    /// Finishes what it holds.
+    Draining,
+}
+
+/// Why a runner ended otherwise than told to.
+#[derive(Debug, Error)]
+pub enum RunError {
+    /// No connection.
+    #[error(transparent)]
+    Connection(#[from] ConnectionError),
+    /// Streams or consumers are not as needed.
+    #[error(transparent)]
+    Provision(#[from] ProvisionError),
+    /// A function cannot be built.
+    #[error(transparent)]
+    Build(#[from] BuildError),
+}
+
+impl Runner {
+    /// Runs until the shutdown has drained, telling `status` how far it is.
+    ///
+    /// # Errors
+    /// When it cannot begin. Once it runs, it goes on through everything that may pass.
+    pub async fn run(
+        self,
+        shutdown: Shutdown,
+        status: &watch::Sender<Status>,
+    ) -> Result<(), RunError> {
+        let Some(connection) = until(&shutdown, self.connect()).await else { return Ok(()) };
+        let connection = connection?;
+        status.send_modify(|status| {
+            status.phase = Phase::Provisioning;
+            status.connection = Some(connection.clone());
+        });
+        let Some(provisioned) = until(&shutdown, self.provision(&connection)).await else {
+            return Ok(());
+        };
+        let provisioned = Arc::new(provisioned?);
+        let bindings = self.bindings(&connection, &provisioned)?;
+
+        let mut background = JoinSet::new();
+        background.spawn(shutdown.clone().enforce(self.manifest.drain));
+        background.spawn(watch_consumers(
+            connection.clone(),
+            Arc::clone(&self.manifest),
+            Arc::clone(&provisioned),
+            Arc::clone(&self.metrics),
+        ));
+        if self.exit_when_idle {
+            let idle = idle(connection.clone(), Arc::clone(&provisioned));
+            let drain = shutdown.drain.clone();
+            background.spawn(async move {
+                idle.await;
+                drain.cancel();
+            });
+        }
+        for binding in &bindings {
+            background.spawn(binding.warm_up());
+        }
+        let handlers: Vec<_> = bindings.iter().map(Supervised::handler).collect();
+        status.send_modify(|status| {
+            status.phase = Phase::Running;
+            status.bindings = bindings.iter().map(Supervised::status).collect();
+        });
+        info!(name = self.manifest.name, bindings = bindings.len(), "running");
+
+        let mut running = JoinSet::new();
+        for binding in bindings {
+            running.spawn(binding.run(shutdown.clone()));
+        }
+        shutdown.drain.cancelled().await;
+        status.send_modify(|status| status.phase = Phase::Draining);
+        info!(patience = ?self.manifest.drain, "draining");
+        while running.join_next().await.is_some() {}
+        for handler in handlers {
+            handler.stop().await;
+        }
+        connection.close().await;
+        info!("drained");
+        Ok(())
+    }
+
+    async fn connect(&self) -> Result<Connection, ConnectionError> {
+        let metrics = Arc::clone(&self.metrics);
+        Connection::open(&self.manifest.nats, &self.manifest.name, None, metrics).await
+    }
+
+    /// `JetStream` may need a while after its server has started, in a cluster above all.
+    async fn provision(&self, connection: &Connection) -> Result<Provisioned, ProvisionError> {
+        let mut pause = Duration::from_millis(100);
+        loop {
+            match Provisioned::ensure(connection, &self.manifest, self.provisioning).await {
+                Err(ProvisionError::Unavailable(reason)) => {
+                    let denied = connection.denied();
+                    if !denied.is_empty() {
+                        return Err(ProvisionError::Problems(vec![format!(
+                            "NATS permissions do not allow to {}: grant it to this user",
+                            denied.join(", or to ")
+                        )]));
+                    }
+                    warn!(reason, "JetStream does not answer; trying again");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(Duration::from_secs(2));
+                }
+                Ok(provisioned) => {
+                    for what in &provisioned.created {
+                        info!("created {what}");
+                    }
+                    for what in &provisioned.drift {
+                        warn!("{what}");
+                    }
+                    return Ok(provisioned);
+                }
+                Err(problems) => return Err(problems),
+            }
+        }
+    }
+
+    fn bindings(
+        &self,
+        connection: &Connection,
+        provisioned: &Arc<Provisioned>,
+    ) -> Result<Vec<Supervised>, BuildError> {
+        self.manifest
+            .bindings
+            .iter()
+            .filter_map(|binding| {
+                let function = self.manifest.functions.get(&binding.function)?;
+                Some(Supervised::build(self, connection, provisioned, binding, function))
+            })
+            .collect()
+    }
+}
+
+/// The answer, or `None` when the shutdown comes first.
+async fn until<T>(shutdown: &Shutdown, work: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        done = work => Some(done),
+        () = shutdown.drain.cancelled() => None,
+    }
+}
+
+/// Returns once two looks in a row have found nothing pending and nothing unacknowledged.
+async fn idle(connection: Connection, provisioned: Arc<Provisioned>) {
+    let mut tick = tokio::time::interval(IDLE_EVERY);
+    let mut quiet = 0;
+    while quiet < 2 {
+        tick.tick().await;
+        quiet = match provisioned.lag(&connection).await {
+            Ok(0) => quiet + 1,
+            _ => 0,
+        };
+    }
+    info!("nothing is pending any more");
+}
+
+async fn watch_consumers(
+    connection: Connection,
+    manifest: Arc<Manifest>,
+    provisioned: Arc<Provisioned>,
+    metrics: Arc<Metrics>,
+) {
+    let mut tick = tokio::time::interval(GAUGES_EVERY);
+    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        if !connection.is_connected() {
+            continue;
+        }
+        if let Ok(rtt) = connection.round_trip().await {
+            metrics.round_trip(rtt);
+        }
+        if let Err(err) = read_gauges(&connection, &manifest, &provisioned, &metrics).await {
+            warn!(%err, "consumers cannot be looked at");
+        }
+    }
+}
