@@ -4,5 +4,6 @@ pub mod event;
 pub mod handler;
 pub mod manifest;
 pub mod metrics;
+pub mod runtime;
 pub mod settle;
 pub mod source;

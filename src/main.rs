@@ -1,3 +1,5 @@
 //! The `pelton` command.
 
-fn main() {}
+fn main() {
+    pelton::runtime::launch::intercept();
+}
