@@ -64,6 +64,10 @@ pub trait Source: Send {
 /// The claim on one delivered event. It is extended in the background for as long as it lives;
 /// dropping it leaves the event to be delivered again.
 pub trait Lease: Send + Sync {
+    /// How often the event was delivered by now: a claim that ran out and was renewed counts the
+    /// delivery that renewed it.
+    fn delivered(&self) -> u64;
+
     /// Gives the claim up with the server's matching word.
     ///
     /// # Errors

@@ -199,7 +199,9 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
 
     /// Settles an event, the order being the guarantee: its record, its outputs, its dead letter,
     /// and only then the word that lets the server forget it.
-    async fn settle<C: Lease>(&self, passage: Passage, ended: Ended, mut told: Told, lease: C) {
+    async fn settle<C: Lease>(&self, mut passage: Passage, ended: Ended, mut told: Told, lease: C) {
+        // A delivery that only renewed the claim did not vanish with anyone.
+        passage.delivered = lease.delivered();
         let sequence = passage.event.id.sequence;
         let mut settlement = self.decide(&passage, ended);
         if let Err(err) = self.publish(std::mem::take(&mut settlement.publish)).await {

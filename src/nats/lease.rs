@@ -13,7 +13,7 @@ use prometheus::IntCounter;
 use tokio::time::Instant;
 use tracing::debug;
 
-use super::connect::Connection;
+use super::{connect::Connection, reply::Reply};
 use crate::{
     settle::Ack,
     source::{Lease, SettleError},
@@ -31,6 +31,7 @@ pub(super) struct Leases {
 #[derive(Debug, Clone)]
 struct Claim {
     reply: Subject,
+    delivered: u64,
     /// When the server last heard of us about it.
     heard: Instant,
 }
@@ -42,10 +43,11 @@ impl Leases {
 
     /// Takes a claim on a delivery. `None` when this runner is at work on that event already: a
     /// claim that had run out goes on under the new delivery, and the event is not run twice.
-    pub(super) fn take(self: &Arc<Self>, sequence: u64, reply: Subject) -> Option<NatsLease> {
-        let claim = Claim { reply, heard: Instant::now() };
+    pub(super) fn take(self: &Arc<Self>, reply: Reply, subject: Subject) -> Option<NatsLease> {
+        let Reply { delivered, sequence, .. } = reply;
+        let claim = Claim { reply: subject, delivered, heard: Instant::now() };
         let renewed = self.held().insert(sequence, claim).is_some();
-        (!renewed).then(|| NatsLease { leases: Arc::clone(self), sequence, held: true })
+        (!renewed).then(|| NatsLease { leases: Arc::clone(self), sequence, delivered, held: true })
     }
 
     /// Tells the server every third of `ack_wait` that everything held is still being worked on.
@@ -95,12 +97,18 @@ impl Leases {
 pub struct NatsLease {
     leases: Arc<Leases>,
     sequence: u64,
+    /// The delivery that this claim began with.
+    delivered: u64,
     /// Once released, an entry of this sequence is somebody else's: the event may come again at
     /// once.
     held: bool,
 }
 
 impl Lease for NatsLease {
+    fn delivered(&self) -> u64 {
+        self.leases.held().get(&self.sequence).map_or(self.delivered, |claim| claim.delivered)
+    }
+
     async fn release(mut self, ack: &Ack) -> Result<(), SettleError> {
         let connection = &self.leases.connection;
         if !matches!(ack, Ack::Done) {

@@ -164,7 +164,7 @@ impl NatsSource {
             warn!(reply = %subject, "a message without a delivery's reply subject was left alone");
             return None;
         };
-        let lease = self.leases.take(reply.sequence, subject)?;
+        let lease = self.leases.take(reply, subject)?;
         Some(Delivery {
             event: message::event(message, reply, &self.origin),
             origin: Arc::clone(&self.origin),

@@ -1,3 +1,23 @@
-//! Tests through the public seams.
+//! The integration tests: the real binary, against a real nats-server of its own for each test.
+//!
+//! `PELTON_TEST_EVENTS` sets how many events the tests under load send (2,000 by default).
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on panics"
+)]
+
+mod harness;
+
+mod connect;
+mod dead_letters;
+mod degraded;
+mod delivery;
+mod drain;
+mod faults;
+mod provision;
+mod recovery;
 mod runtime;
+mod shop;

@@ -1,0 +1,22 @@
+//! What every integration test stands on: a folder, a nats-server, runners, and looks at what
+//! they did. Everything is cleaned up by drop; a test that fails shows the logs.
+
+mod nats_server;
+mod patience;
+mod runner;
+mod scrape;
+mod site;
+mod streams;
+
+pub(crate) use nats_server::NatsServer;
+pub(crate) use patience::eventually;
+pub(crate) use runner::Runner;
+pub(crate) use scrape::Scrape;
+pub(crate) use site::Site;
+pub(crate) use streams::{Letter, Streams};
+
+/// How many events the tests under load send.
+pub(crate) fn load() -> usize {
+    std::env::var("PELTON_TEST_EVENTS")
+        .map_or(2_000, |count| count.parse().expect("PELTON_TEST_EVENTS is a number"))
+}

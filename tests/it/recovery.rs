@@ -1,0 +1,239 @@
+//! The server goes away and comes back, consumers vanish, limits are looked at on receipt.
+
+use std::collections::BTreeSet;
+
+use rustix::process::Signal;
+
+use crate::harness::{NatsServer, Runner, Site, Streams, eventually};
+
+fn echo() -> Site {
+    let site = Site::with(
+        r#"
+functions: { echo: { run: echo.py } }
+bindings: [{ subject: in.echo, function: echo, publish: out.echo, ack_wait: 5s }]
+"#,
+    );
+    site.file("echo.py", "def handle(event, context):\n    return event.raw\n");
+    site
+}
+
+async fn send(streams: &Streams, from: usize, count: usize) {
+    streams.send_many(count, |n| ("in.echo".to_owned(), (from + n).to_string())).await;
+}
+
+async fn done(runner: &Runner) -> f64 {
+    let labels = &[("binding", "echo"), ("outcome", "done")];
+    runner.scrape().await.get("invocations_total", labels)
+}
+
+/// Waits until every one of these has done something more.
+async fn all_flow(runners: &[Runner], streams: &Streams, sent: &mut usize) {
+    let mut before = Vec::new();
+    for runner in runners {
+        before.push(done(runner).await);
+    }
+    eventually("every runner does something", async || {
+        send(streams, *sent, 100).await;
+        *sent += 100;
+        for (runner, before) in runners.iter().zip(&before) {
+            if done(runner).await <= *before {
+                return None;
+            }
+        }
+        Some(())
+    })
+    .await;
+}
+
+async fn assert_all_stored_once(streams: &Streams, sent: usize) {
+    streams.wait_settled("t-echo").await;
+    let texts = streams.texts("OUT").await;
+    assert_eq!(texts.len(), sent, "outputs");
+    let distinct: BTreeSet<_> = texts.into_iter().collect();
+    assert_eq!(distinct.len(), sent, "distinct outputs");
+    assert_eq!(streams.count("T_DLQ").await, 0);
+}
+
+/// Three runners share a consumer while the server restarts: none of them stays idle.
+#[tokio::test(flavor = "multi_thread")]
+async fn three_runners_flow_again_after_a_server_restart() {
+    for hard in [false, true] {
+        let mut server = NatsServer::start().await;
+        let streams = server.streams().await;
+        let site = echo();
+        let mut runners = Vec::new();
+        for _ in 0..3 {
+            runners.push(Runner::start(&site, &server).await);
+        }
+        let mut sent = 0;
+        all_flow(&runners, &streams, &mut sent).await;
+        if hard {
+            server.kill9().await;
+        } else {
+            server.stop().await;
+        }
+        server.up().await;
+        all_flow(&runners, &streams, &mut sent).await;
+        assert_all_stored_once(&streams, sent).await;
+        for mut runner in runners {
+            assert!(runner.scrape().await.get("nats_reconnects_total", &[]) >= 1.0);
+            assert_eq!(runner.sigterm().await.code(), Some(0));
+        }
+    }
+}
+
+/// A runner that starts before its server waits for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_runner_waits_for_its_server() {
+    let mut server = NatsServer::start().await;
+    server.stop().await;
+    let site = echo();
+    let mut runner = Runner::spawn(&site, &server.url(), &[]);
+    eventually("it lives", async || {
+        let (status, _) = runner.get("/livez").await?;
+        (status == 200).then_some(())
+    })
+    .await;
+    assert_eq!(runner.get("/readyz").await.map(|(status, _)| status), Some(503));
+    server.up().await;
+    runner.wait_ready().await;
+    let streams = server.streams().await;
+    send(&streams, 0, 10).await;
+    assert_all_stored_once(&streams, 10).await;
+}
+
+/// A consumer that somebody deletes is made again; its events come once more and are not stored
+/// twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_consumer_comes_back() {
+    let server = NatsServer::start().await;
+    let streams = server.streams().await;
+    let site = echo();
+    let mut runner = Runner::start(&site, &server).await;
+    send(&streams, 0, 50).await;
+    streams.wait_count("OUT", 50).await;
+    let stream = streams.js.get_stream("IN").await.expect("the stream");
+    stream.delete_consumer("t-echo").await.expect("the consumer is deleted");
+    send(&streams, 50, 50).await;
+    streams.wait_count("OUT", 100).await;
+    assert_all_stored_once(&streams, 100).await;
+    assert_eq!(runner.ended(), None);
+}
+
+/// And one that is deleted while the runner is not connected.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_deleted_behind_the_back_comes_back() {
+    let mut server = NatsServer::start().await;
+    let streams = server.streams().await;
+    let site = echo();
+    let runner = Runner::start(&site, &server).await;
+    send(&streams, 0, 50).await;
+    assert_all_stored_once(&streams, 50).await;
+    server.stop().await;
+    server.forget_consumer("IN", "t-echo");
+    server.up().await;
+    eventually("the runner is back", async || {
+        (runner.try_scrape().await?.get("nats_connected", &[]) == 1.0).then_some(())
+    })
+    .await;
+    send(&streams, 50, 50).await;
+    streams.wait_count("OUT", 100).await;
+    assert_all_stored_once(&streams, 100).await;
+}
+
+/// Limits are looked at when an event arrives: one that used up its attempts under an older
+/// manifest does not run again.
+#[tokio::test(flavor = "multi_thread")]
+async fn attempts_are_limited_on_receipt() {
+    let server = NatsServer::start().await;
+    let streams = server.streams().await;
+    let site = Site::new();
+    let manifest = |attempts: u32| {
+        site.manifest(&format!(
+            r#"
+functions: {{ bad: {{ run: bad.py, env: {{ SITE: "${{SITE}}" }} }} }}
+bindings:
+  - {{ subject: in.bad, function: bad, retry: {{ attempts: {attempts}, backoff: 50ms..2s }} }}
+"#
+        ));
+    };
+    manifest(100);
+    site.file(
+        "bad.py",
+        "
+import os
+
+def handle(event, context):
+    with open(os.environ['SITE'] + '/tries', 'a') as tries:
+        print(event.attempt, file=tries)
+    raise ValueError('no luck')
+",
+    );
+    let mut runner = Runner::start(&site, &server).await;
+    streams.send("in.bad", "x").await;
+    eventually("a few tries", async || (site.lines("tries").len() >= 3).then_some(())).await;
+    assert_eq!(runner.sigterm().await.code(), Some(0));
+    let tries = site.lines("tries").len();
+    manifest(2);
+    let _runner = Runner::start(&site, &server).await;
+    let letters = streams.wait_letters(1).await;
+    assert_eq!(site.lines("tries").len(), tries, "it did not run again");
+    assert_eq!(letters[0].get("reason"), "attempts_exhausted");
+    assert_eq!(letters[0].get("attempts"), tries.to_string());
+    assert_eq!(letters[0].outcomes(), vec!["retry"; tries]);
+}
+
+/// A runner that was out of breath for longer than `ack_wait` goes on with what it holds: the
+/// event is not run twice at a time, and did not vanish with anyone.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_that_ran_out_is_no_loss() {
+    let server = NatsServer::start().await;
+    let streams = server.streams().await;
+    let site = Site::with(
+        r#"
+functions: { f: { run: f.py, env: { SITE: "${SITE}" } } }
+bindings:
+  - subject: in.f
+    function: f
+    publish: out.f
+    ack_wait: 3s
+    timeout: 5m
+    retry: { attempts: 3, backoff: 50ms..100ms }
+"#,
+    );
+    site.file(
+        "f.py",
+        "
+import os, time
+
+def handle(event, context):
+    with open(os.environ['SITE'] + '/tries', 'a') as tries:
+        print(event.attempt, file=tries)
+    while not os.path.exists(os.environ['SITE'] + '/go'):
+        time.sleep(0.02)
+    if event.attempt == 1:
+        raise ValueError('no luck')
+    return f'{event.attempt}'
+",
+    );
+    let runner = Runner::start(&site, &server).await;
+    streams.send("in.f", "x").await;
+    eventually("it runs", async || (site.lines("tries").len() == 1).then_some(())).await;
+    runner.signal(Signal::STOP);
+    eventually("the server delivers it again", async || {
+        (streams.consumer("t-f").await?.delivered.consumer_sequence >= 2).then_some(())
+    })
+    .await;
+    runner.signal(Signal::CONT);
+    let redelivered = "the runner has heard of it";
+    eventually(redelivered, async || {
+        let scrape = runner.try_scrape().await?;
+        (scrape.get("lease_extensions_total", &[]) >= 1.0).then_some(())
+    })
+    .await;
+    site.file("go", "");
+    streams.wait_settled("t-f").await;
+    assert_eq!(site.lines("tries"), ["1", "2"]);
+    assert_eq!(streams.texts("OUT").await, ["2"]);
+    assert_eq!(runner.scrape().await.get("losses_total", &[]), 0.0);
+}
