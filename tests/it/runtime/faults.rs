@@ -1,12 +1,15 @@
 //! What one event does to its neighbours, and what is left of a worker.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use futures_util::future::{join_all, select_all};
 use pelton::{
     handler::{Call, Company, Fault, Handler, Reply},
     manifest::{Function, Runtime},
 };
+
+use rustix::process::{Pid, PidfdFlags, pidfd_open};
+use tokio::io::unix::AsyncFd;
 
 use super::{LONG, SHORT, call, done, fixture, folder, function, handler, one_worker, plain};
 
@@ -184,12 +187,10 @@ fn pid(reply: &Reply) -> String {
     }
 }
 
-/// Waits until there is no such process, or only its zombie.
+/// Waits until there is no such process.
 async fn ended(pid: &str) {
-    let stat = Path::new("/proc").join(pid).join("stat");
-    while let Ok(stat) = std::fs::read_to_string(&stat)
-        && !stat.rsplit(')').next().unwrap_or_default().trim_start().starts_with('Z')
-    {
-        tokio::task::yield_now().await;
+    let pid = Pid::from_raw(pid.parse().unwrap()).unwrap();
+    if let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) {
+        AsyncFd::register(process).unwrap().readable().await.unwrap().retain_ready();
     }
 }
