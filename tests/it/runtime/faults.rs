@@ -1,15 +1,12 @@
 //! What one event does to its neighbours, and what is left of a worker.
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use futures_util::future::{join_all, select_all};
 use pelton::{
     handler::{Call, Company, Fault, Handler, Reply},
     manifest::{Function, Runtime},
 };
-
-use rustix::process::{Pid, PidfdFlags, pidfd_open};
-use tokio::io::unix::AsyncFd;
 
 use super::{LONG, SHORT, call, done, fixture, folder, function, handler, one_worker, plain};
 
@@ -187,10 +184,13 @@ fn pid(reply: &Reply) -> String {
     }
 }
 
-/// Waits until there is no such process.
+/// Waits until there is no such process, or only its zombie.
 async fn ended(pid: &str) {
-    let pid = Pid::from_raw(pid.parse().unwrap()).unwrap();
-    if let Ok(process) = pidfd_open(pid, PidfdFlags::empty()) {
-        AsyncFd::register(process).unwrap().readable().await.unwrap().retain_ready();
+    let mut pace = tokio::time::interval(Duration::from_millis(5));
+    let stat = Path::new("/proc").join(pid).join("stat");
+    while let Ok(stat) = std::fs::read_to_string(&stat)
+        && !stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'))
+    {
+        pace.tick().await;
     }
 }
