@@ -265,6 +265,7 @@ impl Pool {
         let now = Instant::now();
         let mut state = self.lock();
         state.deaths = 0;
+        let idle_timeout = self.limits.idle_timeout;
         let mut unknown = Ok(());
         let Some(worker) = state.worker(name) else { return Ok(()) };
         for (number, reply) in replies.drain(..) {
@@ -280,6 +281,9 @@ impl Pool {
                 }
                 _ => reply,
             });
+        }
+        if worker.desk.count() == 0 {
+            worker.look_by(now + idle_timeout);
         }
         self.pump(&mut state, now);
         unknown
@@ -576,11 +580,16 @@ impl Worker {
         let due = now + job.call.timeout;
         let refused = self.desk.put(job, now);
         self.bell.outbox.notify_one();
+        self.look_by(due);
+        refused
+    }
+
+    /// Has its task look at it then, if that is earlier than it would.
+    fn look_by(&mut self, due: Instant) {
         if self.look.is_none_or(|look| due < look) {
             self.look = Some(due);
             self.bell.look.notify_one();
         }
-        refused
     }
 }
 

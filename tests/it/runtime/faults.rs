@@ -186,10 +186,11 @@ fn pid(reply: &Reply) -> String {
 
 /// Waits until there is no such process, or only its zombie.
 async fn ended(pid: &str) {
+    let mut pace = tokio::time::interval(Duration::from_millis(5));
     let stat = Path::new("/proc").join(pid).join("stat");
     while let Ok(stat) = std::fs::read_to_string(&stat)
-        && !stat.rsplit(')').next().unwrap_or_default().trim_start().starts_with('Z')
+        && !stat.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z'))
     {
-        tokio::task::yield_now().await;
+        pace.tick().await;
     }
 }
