@@ -1,3 +1,11 @@
 //! The `pelton` command.
 
-fn main() {}
+mod cli;
+
+use std::{io, process::ExitCode};
+
+use clap::Parser;
+
+fn main() -> io::Result<ExitCode> {
+    cli::run(&cli::Arguments::parse())
+}
