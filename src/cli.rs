@@ -20,7 +20,7 @@ use std::{
 
 use clap::{Parser, Subcommand};
 
-use crate::{
+use pelton::{
     manifest::{Loaded, Manifest},
     nats::{ConnectionError, ProvisionError},
     runner::RunError,
@@ -62,13 +62,12 @@ enum Verb {
 }
 
 /// Runs the command line and says how the process should end.
-#[must_use]
-pub fn main() -> ExitCode {
+pub(crate) fn main() -> ExitCode {
     let Cli { verb, log_format } = Cli::parse();
     let format = log_format.unwrap_or_default();
     let result = match verb {
-        Verb::Lint(args) => return lint::run(&args),
-        Verb::Schema(args) => return schema::run(&args),
+        Verb::Lint(args) => lint::run(&args).map_err(Failure::from),
+        Verb::Schema(args) => schema::run(&args).map_err(Failure::from),
         Verb::Completions(args) => return completions::run(&args),
         Verb::Dev(args) => on_runtime(logging::Default::Dev, format, dev::run(args)),
         Verb::Run(args) => on_runtime(logging::Default::Run, format, run::run(args)),
@@ -114,13 +113,19 @@ impl fmt::Display for Failure {
     }
 }
 
+impl From<std::io::Error> for Failure {
+    fn from(err: std::io::Error) -> Self {
+        Self::Problem(format!("cannot write: {err}"))
+    }
+}
+
 impl From<ConnectionError> for Failure {
     fn from(err: ConnectionError) -> Self {
         match err {
             ConnectionError::Settings(_) => Self::Problem(err.to_string()),
-            ConnectionError::Refused(_) => Self::Nats(format!(
-                "{err}\n  check the credentials under `nats` in the manifest"
-            )),
+            ConnectionError::Refused(_) => {
+                Self::Nats(format!("{err}\n  check the credentials under `nats` in the manifest"))
+            }
             ConnectionError::Unreachable { .. } => Self::Nats(format!(
                 "{err}\n  is it running? `pelton dev` starts a private one; NATS_URL or `nats.servers` says where yours is"
             )),

@@ -3,7 +3,6 @@
 pub mod admin;
 pub mod binding;
 pub mod cloudevents;
-pub mod cli;
 mod embed;
 pub mod event;
 pub mod handler;

@@ -1,8 +1,10 @@
 //! The `pelton` command: arguments in, exit code out.
 
+mod cli;
+
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     pelton::runtime::launch::intercept();
-    pelton::cli::main()
+    cli::main()
 }

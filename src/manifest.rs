@@ -14,6 +14,7 @@ mod read;
 mod reference;
 mod report;
 mod schema;
+mod server;
 pub mod size;
 mod substitute;
 mod validate;
@@ -22,6 +23,7 @@ mod wording;
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use load::{Loaded, Mode};
 pub use schema::schema;
+pub use server::{Server, ServerError};
 
 use std::{
     collections::BTreeMap,

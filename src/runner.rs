@@ -17,8 +17,8 @@ use crate::{
     shutdown::Shutdown,
 };
 
-pub use supervise::{BindingStatus, Start};
 use supervise::Supervised;
+pub use supervise::{BindingStatus, Start};
 
 /// How often consumers are looked at for the gauges.
 const GAUGES_EVERY: Duration = Duration::from_secs(10);

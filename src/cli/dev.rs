@@ -10,7 +10,8 @@ use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Du
 use tokio::{sync::watch as channel, task::JoinSet};
 
 use super::{Failure, load, signals};
-use crate::{
+use lines::{Lines, Paint};
+use pelton::{
     admin,
     manifest::{Auth, Loaded, Manifest},
     metrics::Metrics,
@@ -20,7 +21,6 @@ use crate::{
     runtime::{Launcher, Natives},
     shutdown::Shutdown,
 };
-use lines::{Lines, Paint};
 use server::NatsServer;
 
 /// How long the table waits for functions that start slowly.
@@ -59,12 +59,18 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
         loaded.manifest.functions.len(),
         loaded.manifest.bindings.len(),
     );
-    let server = NatsServer::start(args.port, args.persist.clone()).await.map_err(Failure::Problem)?;
+    let server =
+        NatsServer::start(args.port, args.persist.clone()).await.map_err(Failure::Problem)?;
     let kept = match &args.persist {
         Some(dir) => format!("kept in {}", dir.display()),
         None => "private, gone in the end; --persist DIR keeps it".to_owned(),
     };
-    println!("  {} nats-server {} started   {}   ({kept})", paint.good("✓"), server.version, server.url);
+    println!(
+        "  {} nats-server {} started   {}   ({kept})",
+        paint.good("✓"),
+        server.version,
+        server.url
+    );
 
     let shutdown = Shutdown::default();
     let mut background = JoinSet::new();
@@ -126,7 +132,8 @@ impl Stage<'_> {
     /// Runs until a shutdown, or until a file changed and what ran is finished.
     async fn live(&self, path: &std::path::Path, shutdown: &Shutdown) -> Result<Ended, Failure> {
         self.say_what_is_created().await?;
-        let life = Shutdown { drain: shutdown.drain.child_token(), abort: shutdown.abort.child_token() };
+        let life =
+            Shutdown { drain: shutdown.drain.child_token(), abort: shutdown.abort.child_token() };
         let observer: Arc<dyn Observer> = Arc::clone(self.lines) as _;
         let runner = Runner {
             manifest: Arc::clone(&self.manifest),
@@ -219,7 +226,9 @@ async fn reload(
                 return Ok(loaded);
             }
             Err(failure) if shutdown.drain.is_cancelled() => return Err(failure),
-            Err(failure) => eprintln!("  {} {failure}\n  nothing runs until this is mended", paint.bad("✗")),
+            Err(failure) => {
+                eprintln!("  {} {failure}\n  nothing runs until this is mended", paint.bad("✗"))
+            }
         }
         tokio::select! {
             () = watch::file(path) => {}

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use time::OffsetDateTime;
 
 use super::{Failure, load};
-use crate::{
+use pelton::{
     event::{Event, EventId, Headers, Publish, Verdict},
     handler::{Call, Company, Fault, NonEmpty, Reply},
     manifest::{Binding, Manifest},
@@ -24,7 +24,9 @@ use crate::{
 
 /// Arguments of `pelton invoke`.
 #[derive(Debug, clap::Args)]
-#[command(after_help = "Example:\n  pelton invoke payment '{\"orderId\": \"A1\"}' --subject orders.placed")]
+#[command(
+    after_help = "Example:\n  pelton invoke payment '{\"orderId\": \"A1\"}' --subject orders.placed"
+)]
 pub(super) struct Args {
     /// The function's name.
     function: String,
@@ -72,21 +74,29 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     )
     .map_err(|err| Failure::Problem(err.to_string()))?;
     let timeout = binding.map_or(Duration::from_secs(30), |binding| binding.timeout);
-    let call =
-        Call { events: NonEmpty::one(event.clone()), state: None, timeout, company: Company::Apart };
+    let call = Call {
+        events: NonEmpty::one(event.clone()),
+        state: None,
+        timeout,
+        company: Company::Apart,
+    };
     let started = Instant::now();
     let answer = handler.call(call).await;
     let took = started.elapsed();
     handler.stop().await;
     let told = tell(&manifest, binding, &event, answer);
-    println!("{}\n  took {:.1} ms, start of the worker included", told.text, took.as_secs_f64() * 1000.0);
+    println!(
+        "{}\n  took {:.1} ms, start of the worker included",
+        told.text,
+        took.as_secs_f64() * 1000.0
+    );
     Ok(ExitCode::from(u8::from(!told.succeeded)))
 }
 
 fn find<'a>(
     manifest: &'a Manifest,
     args: &Args,
-) -> Result<(&'a crate::manifest::Function, Option<&'a Binding>), Failure> {
+) -> Result<(&'a pelton::manifest::Function, Option<&'a Binding>), Failure> {
     let function = manifest.functions.get(&args.function).ok_or_else(|| {
         let known: Vec<&str> = manifest.functions.keys().map(String::as_str).collect();
         Failure::Usage(format!(
@@ -127,9 +137,9 @@ fn event(args: &Args, binding: Option<&Binding>) -> Result<Event, Failure> {
     let subject = args.subject.clone().or_else(|| first.map(|s| s.replace(['*', '>'], "x")));
     let mut headers = Headers::new();
     for text in &args.headers {
-        let (name, value) = text.split_once(':').ok_or_else(|| {
-            Failure::Usage(format!("header `{text}`: write it as `name: value`"))
-        })?;
+        let (name, value) = text
+            .split_once(':')
+            .ok_or_else(|| Failure::Usage(format!("header `{text}`: write it as `name: value`")))?;
         headers.append(name.trim(), value.trim());
     }
     Ok(Event {
@@ -170,7 +180,9 @@ fn tell(
     let verdict = match answer {
         Ok(mut reply) => reply.verdicts.pop(),
         Err(Fault::Unavailable(why)) => {
-            return Told::failure(format!("unavailable: {why}\n  the event would wait until the function can start"));
+            return Told::failure(format!(
+                "unavailable: {why}\n  the event would wait until the function can start"
+            ));
         }
         Err(fault) => return Told::failure(format!("failed: {fault}\n  {again}")),
     };
@@ -181,8 +193,10 @@ fn tell(
             "reject: {reason}\n  would be a dead letter on {letters}.{name} at once"
         )),
         Some(Verdict::Done(outputs)) => {
-            let origin =
-                Origin { stream: Arc::clone(&event.id.stream), created: OffsetDateTime::UNIX_EPOCH };
+            let origin = Origin {
+                stream: Arc::clone(&event.id.stream),
+                created: OffsetDateTime::UNIX_EPOCH,
+            };
             let from = Provenance { name: &manifest.name, binding: name, origin: &origin, event };
             let publish = binding.and_then(|binding| binding.publish.as_ref());
             match outputs::address(outputs, publish, from, OffsetDateTime::now_utc()) {
@@ -193,7 +207,9 @@ fn tell(
                         text.push_str(&show(message));
                     }
                     if discarded > 0 {
-                        text.push_str(&format!("\n  {discarded} output(s) discarded: the binding has no `publish`"));
+                        text.push_str(&format!(
+                            "\n  {discarded} output(s) discarded: the binding has no `publish`"
+                        ));
                     }
                     Told { text, succeeded: true }
                 }

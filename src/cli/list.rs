@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc};
 use clap::ValueEnum;
 
 use super::{Failure, load, run::PATIENCE, terminal};
-use crate::{
+use pelton::{
     metrics::Metrics,
     nats::{Connection, Report},
 };
@@ -47,8 +47,17 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
 }
 
 fn describe(report: &Report) -> String {
-    let header =
-        ["BINDING", "FUNCTION", "SUBJECT", "STREAM", "STATE", "LAG", "UNACKED", "DEAD", "LAST ERROR"];
+    let header = [
+        "BINDING",
+        "FUNCTION",
+        "SUBJECT",
+        "STREAM",
+        "STATE",
+        "LAG",
+        "UNACKED",
+        "DEAD",
+        "LAST ERROR",
+    ];
     let rows: Vec<Vec<String>> = report
         .bindings
         .iter()
@@ -68,7 +77,9 @@ fn describe(report: &Report) -> String {
         .collect();
     let mut text = terminal::table(&header, &rows);
     if !report.orphans.is_empty() {
-        text.push_str("\n\nConsumers that no binding owns any more (nothing deletes them for you):\n");
+        text.push_str(
+            "\n\nConsumers that no binding owns any more (nothing deletes them for you):\n",
+        );
         let rows: Vec<Vec<String>> = report
             .orphans
             .iter()

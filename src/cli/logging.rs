@@ -3,7 +3,9 @@
 use std::io::{self, IsTerminal as _};
 
 use clap::ValueEnum;
-use tracing_subscriber::{EnvFilter, Layer as _, Registry, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _};
+use tracing_subscriber::{
+    EnvFilter, Layer as _, Registry, fmt, layer::SubscriberExt as _, util::SubscriberInitExt as _,
+};
 
 /// How log lines look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -35,7 +37,9 @@ pub(crate) enum Default {
 pub(crate) fn start(default: Default, format: Format) -> Result<(), String> {
     let fallback = match default {
         Default::Run => "info",
-        Default::Dev => "error,pelton::nats::connect=warn,pelton::binding::health=off,function=info",
+        Default::Dev => {
+            "error,pelton::nats::connect=warn,pelton::binding::health=off,function=info"
+        }
         Default::Quiet => "error,function=info",
     };
     let filter = match std::env::var("PELTON_LOG") {
@@ -53,8 +57,5 @@ pub(crate) fn start(default: Default, format: Format) -> Result<(), String> {
             .with_writer(io::stderr)
             .boxed(),
     };
-    Registry::default()
-        .with(layer.with_filter(filter))
-        .try_init()
-        .map_err(|err| err.to_string())
+    Registry::default().with(layer.with_filter(filter)).try_init().map_err(|err| err.to_string())
 }

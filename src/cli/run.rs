@@ -6,7 +6,7 @@ use tokio::{sync::watch, task::JoinSet};
 use tracing::error;
 
 use super::{Failure, load, signals};
-use crate::{
+use pelton::{
     admin,
     manifest::Manifest,
     metrics::Metrics,

@@ -14,9 +14,9 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
 use super::{DEFAULT_FILE, Failure, load, run::PATIENCE};
-use crate::{
+use pelton::{
     event::Headers,
-    manifest::{Auth, Nats},
+    manifest::{Auth, Nats, Server},
     metrics::Metrics,
     nats::{Connection, Receipt},
     subject,
@@ -83,11 +83,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn send_one(
-    connection: &Connection,
-    args: &Args,
-    headers: &Headers,
-) -> Result<(), Failure> {
+async fn send_one(connection: &Connection, args: &Args, headers: &Headers) -> Result<(), Failure> {
     let data = match (&args.file, args.data.as_deref()) {
         (Some(path), _) => tokio::fs::read(path)
             .await
@@ -133,7 +129,8 @@ async fn send_lines(
         if line.trim().is_empty() {
             continue;
         }
-        let stopped = |err| Failure::Problem(format!("line {number}: {err} ({stored} events were stored)"));
+        let stopped =
+            |err| Failure::Problem(format!("line {number}: {err} ({stored} events were stored)"));
         let sent = connection.send(subject, headers, Bytes::from(line)).await.map_err(stopped)?;
         receipts.push_back(Box::pin(sent));
         if receipts.len() >= WINDOW {
@@ -164,7 +161,8 @@ fn progress(size: u64) -> ProgressBar {
         true => ProgressDrawTarget::stderr(),
         false => ProgressDrawTarget::hidden(),
     };
-    let style = ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
+    let style =
+        ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
     ProgressBar::with_draw_target(Some(size), target)
         .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
@@ -172,9 +170,9 @@ fn progress(size: u64) -> ProgressBar {
 fn headers(args: &Args) -> Result<Headers, Failure> {
     let mut headers = Headers::new();
     for text in &args.headers {
-        let (name, value) = text.split_once(':').ok_or_else(|| {
-            Failure::Usage(format!("header `{text}`: write it as `name: value`"))
-        })?;
+        let (name, value) = text
+            .split_once(':')
+            .ok_or_else(|| Failure::Usage(format!("header `{text}`: write it as `name: value`")))?;
         headers.append(name.trim(), value.trim());
     }
     if let Some(id) = &args.id {
@@ -192,10 +190,11 @@ async fn connect(args: &Args) -> Result<Connection, Failure> {
         _ => load(args.manifest.as_deref())?.manifest.nats,
     };
     if let Some(server) = &args.server {
-        let (url, auth) = crate::manifest::server_and_auth(server).map_err(Failure::Usage)?;
-        nats.servers = vec![url];
-        if auth != Auth::None || args.manifest.is_none() {
-            nats.auth = auth;
+        let server = Server::parse(server)
+            .map_err(|wrong| Failure::Usage(format!("--server: {wrong}\n  {}", wrong.hint())))?;
+        nats.servers = vec![server.url];
+        if server.auth != Auth::None || args.manifest.is_none() {
+            nats.auth = server.auth;
         }
     }
     Ok(Connection::open(&nats, "pelton send", Some(PATIENCE), metrics).await?)

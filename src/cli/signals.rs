@@ -3,7 +3,7 @@
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::warn;
 
-use crate::shutdown::Shutdown;
+use pelton::shutdown::Shutdown;
 
 /// Turns signals into a shutdown for as long as it is polled.
 pub(crate) async fn obey(shutdown: Shutdown) {

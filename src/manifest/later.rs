@@ -6,7 +6,7 @@ pub(super) struct Later {
     /// The map it belongs to, as [`super::path::Path::pattern`] writes it.
     pub(super) context: &'static str,
     pub(super) key: &'static str,
-    /// Completes "not yet: `key`, …".
+    /// Completes "not yet: `key` (…)".
     pub(super) what: &'static str,
 }
 
@@ -49,4 +49,29 @@ pub(super) const RUNTIMES: [&str; 6] = ["run", "command", "exec", "native", "htt
 
 pub(super) fn find(context: &str, key: &str) -> Option<&'static Later> {
     LATER.iter().find(|later| later.context == context && later.key == key)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::manifest::{Manifest, Mode};
+
+    #[test]
+    fn every_later_key_is_refused_as_such() {
+        for Later { context, key, .. } in LATER {
+            let item = match context {
+                "" => format!("{key}: 1"),
+                "functions.*" => format!("functions: {{f: {{{key}: 1}}}}"),
+                "bindings[]" => format!("bindings: [{{{key}: 1}}]"),
+                other => format!("{other}: {{{key}: 1}}"),
+            };
+            let text = format!("version: 1\nname: a\n{item}\n");
+            let found =
+                Manifest::parse(&text, Path::new("a.yaml"), &|_| None, Mode::Lint).unwrap_err();
+            assert_eq!(found.errors(), 1, "{found}");
+            assert!(found.to_string().contains(&format!("not yet: `{key}`")), "{found}");
+        }
+    }
 }

@@ -156,7 +156,11 @@ struct Open {
 
 enum Kind {
     List(Vec<Rc<Node>>),
-    Map { children: HashMap<String, Child>, merge: Option<Child>, key: Option<(Mark, String)> },
+    Map {
+        children: HashMap<String, Child>,
+        merge: Option<Child>,
+        key: Option<(Mark, Option<String>)>,
+    },
 }
 
 impl Builder {
@@ -239,9 +243,10 @@ impl Builder {
                 let message = "a key must be plain text".to_owned();
                 self.problems.push((node.mark, message));
             }
-            *key = Some((node.mark, text.unwrap_or_default().to_owned()));
+            *key = Some((node.mark, text.map(str::to_owned)));
             return Ok(());
         };
+        let Some(name) = name else { return Ok(()) };
         let child = Child { mark, node };
         let duplicate = match (name.as_str(), &merge) {
             ("<<", None) => {

@@ -52,11 +52,13 @@ fn mend(value: &mut Value, path: &Path, message: &str, report: &mut Report) {
         return;
     }
     // What was substituted looked like a number or a boolean where text is wanted.
-    if let (Some(written), Some(at)) = (report.written(path), find(value, path)) {
-        if wording::wants_text(message) && !at.is_string() && !at.is_null() {
-            *at = Value::String(written.result.clone());
-            return;
-        }
+    if let (Some(written), Some(at)) = (report.written(path), find(value, path))
+        && wording::wants_text(message)
+        && !at.is_string()
+        && !at.is_null()
+    {
+        *at = Value::String(written.result.clone());
+        return;
     }
     let (text, hint) = wording::explain(&format!("`{}`", path.tail()), message);
     match hint {
@@ -95,7 +97,7 @@ fn stray_key(value: &mut Value, path: &Path, known: &[String], report: &mut Repo
         }
         Some(later) => {
             let hint = "this version cannot do it; the key is reserved for one that can";
-            (format!("not yet: `{key}`, {}", later.what), Some(hint.to_owned()))
+            (format!("not yet: `{key}` ({})", later.what), Some(hint.to_owned()))
         }
     };
     report.stray(path, message, hint);

@@ -170,10 +170,13 @@ impl Report {
             self.spoiled.insert(path.clone());
         }
         let message = match self.written.get(path) {
-            Some(written) if !written.result.is_empty() => {
-                message.replace(&format!("`{}`", written.result), &format!("`{}`", written.source))
+            Some(Written { source, result }) if result.is_empty() => {
+                message.replace("``", &format!("`{source}`, which is empty,"))
             }
-            _ => message,
+            Some(Written { source, result }) => {
+                message.replace(&format!("`{result}`"), &format!("`{source}`"))
+            }
+            None => message,
         };
         self.push(self.outline.value_mark(path), severity, message, hint);
     }

@@ -45,7 +45,7 @@ pub const UNITS: [(&str, u64); 10] = [
 #[must_use]
 pub fn show(bytes: u64) -> String {
     let binary = [("GiB", 1_u64 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
-    match binary.iter().find(|(_, unit)| bytes > 0 && bytes % unit == 0) {
+    match binary.iter().find(|(_, unit)| bytes > 0 && bytes.is_multiple_of(*unit)) {
         Some((name, unit)) => format!("{}{name}", bytes / unit),
         None => format!("{bytes}B"),
     }

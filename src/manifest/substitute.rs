@@ -99,7 +99,8 @@ impl Surroundings<'_> {
                 Err(err) => {
                     let missing = err.kind() == io::ErrorKind::NotFound;
                     if !missing || reference.otherwise == Otherwise::Nothing {
-                        self.unset(path, format!("`{file}` cannot be read: {err}"), report);
+                        let message = format!("`{file}` cannot be read: {err}");
+                        self.unset(path, message, "put the file there", report);
                         return None;
                     }
                     (format!("file:{file}"), None)
@@ -110,14 +111,19 @@ impl Surroundings<'_> {
             (Otherwise::Default(default), None) => Some(default.clone()),
             (Otherwise::Default(default), Some(text)) if text.is_empty() => Some(default.clone()),
             (Otherwise::Nothing, None) => {
-                self.unset(path, format!("the environment variable `{name}` is not set"), report);
+                self.unset(
+                    path,
+                    format!("the environment variable `{name}` is not set"),
+                    UNSET,
+                    report,
+                );
                 None
             }
             (Otherwise::Complain(message), found)
                 if found.as_ref().is_none_or(String::is_empty) =>
             {
                 let message = if message.is_empty() { "it is required" } else { message };
-                self.unset(path, format!("`{name}` is not set: {message}"), report);
+                self.unset(path, format!("`{name}` is not set: {message}"), UNSET, report);
                 None
             }
             (_, Some(text)) => {
@@ -129,18 +135,13 @@ impl Surroundings<'_> {
     }
 
     /// `lint` runs where the environment of the runner is not.
-    fn unset(&self, path: &Path, message: String, report: &mut Report) {
+    fn unset(&self, path: &Path, message: String, hint: &str, report: &mut Report) {
         let severity = match self.mode {
             Mode::Lint => Severity::Warning,
             Mode::Run => Severity::Error,
         };
         let mark = report.positions().value_mark(path);
-        report.at(
-            mark,
-            severity,
-            message,
-            Some("set it, or give a default: ${NAME:-default}".to_owned()),
-        );
+        report.at(mark, severity, message, Some(hint.to_owned()));
     }
 }
 
@@ -153,7 +154,8 @@ fn named(map: &mut Mapping, path: &Path, report: &mut Report) {
             Value::Bool(key) => key.to_string(),
             Value::Number(key) => key.to_string(),
             Value::Null => "null".to_owned(),
-            _ => String::new(),
+            // The outline has seen it.
+            _ => continue,
         };
         report.stray(
             &path.key(&shown),
@@ -162,6 +164,8 @@ fn named(map: &mut Mapping, path: &Path, report: &mut Report) {
         );
     }
 }
+
+const UNSET: &str = "set it, or give a default: ${NAME:-default}";
 
 /// What a plain scalar of this text would be; text where it would be more than a scalar.
 fn typed(text: &str) -> Value {

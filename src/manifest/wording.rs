@@ -26,7 +26,7 @@ pub(super) fn explain(name: &str, message: &str) -> (String, Option<String>) {
     }
     if let Some(rest) = message.strip_prefix("unknown variant ") {
         let (word, known) = choice(rest);
-        let hint = suggest(&word, known.iter().map(String::as_str));
+        let hint = suggest(word, known.iter().map(String::as_str));
         return (format!("{name} cannot be `{word}`"), Some(hint));
     }
     (message.to_owned(), None)

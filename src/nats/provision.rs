@@ -103,8 +103,9 @@ impl Provisioned {
         connection: &Connection,
         binding: &Binding,
         extensions: IntCounter,
-    ) -> impl Future<Output = Result<(NatsSource, impl Future<Output = ()> + Send + use<>), SourceError>>
-    + Send
+    ) -> impl Future<
+        Output = Result<(NatsSource, impl Future<Output = ()> + Send + use<>), SourceError>,
+    > + Send
     + use<> {
         let consumer = self.consumers.iter().find(|known| known.binding == binding.name).cloned();
         let connection = connection.clone();

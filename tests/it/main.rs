@@ -17,6 +17,8 @@ mod degraded;
 mod delivery;
 mod drain;
 mod faults;
+mod manifest;
 mod provision;
 mod recovery;
+mod runtime;
 mod shop;

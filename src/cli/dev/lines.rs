@@ -8,8 +8,8 @@ use std::{
 
 use time::{OffsetDateTime, macros::format_description};
 
-use crate::{
-    cli::terminal,
+use crate::cli::terminal;
+use pelton::{
     manifest::{Manifest, Runtime, duration},
     observer::{Invocation, Observer},
     runner::Start,

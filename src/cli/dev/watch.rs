@@ -9,7 +9,7 @@ use std::{
 use notify::{Event, EventKind, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 
-use crate::manifest::{Manifest, Runtime};
+use pelton::manifest::{Manifest, Runtime};
 
 /// Editors save in several steps: wait for quiet.
 const QUIET: Duration = Duration::from_millis(150);
@@ -18,10 +18,9 @@ const QUIET: Duration = Duration::from_millis(150);
 pub(super) async fn change(manifest_file: &Path, manifest: &Manifest) {
     let functions = manifest.functions.values().filter_map(|function| match &function.runtime {
         Runtime::Python(path) | Runtime::Node(path) => Some(path.clone()),
-        Runtime::Exec(command) | Runtime::Command(command) => command
-            .iter()
-            .map(|word| function.cwd.join(word))
-            .find(|path| path.is_file()),
+        Runtime::Exec(command) | Runtime::Command(command) => {
+            command.iter().map(|word| function.cwd.join(word)).find(|path| path.is_file())
+        }
         Runtime::Native => None,
     });
     let folders: BTreeSet<PathBuf> = functions
@@ -41,11 +40,13 @@ async fn wait(folders: Vec<PathBuf>, matters: fn(&Path) -> bool) {
     let (tell, mut told) = mpsc::channel(1);
     let notice = move |event: notify::Result<Event>| {
         let Ok(event) = event else { return };
-        let change =
-            matches!(event.kind, EventKind::Create(_) | EventKind::Modify(_) | EventKind::Remove(_));
+        let change = matches!(
+            event.kind,
+            EventKind::Create(_) | EventKind::Modify(_) | EventKind::Remove(_)
+        );
         if change && event.paths.iter().any(|path| matters(path)) {
             // A full channel says what there is to say.
-            drop(tell.try_send(()));
+            tell.try_send(()).unwrap_or_default();
         }
     };
     let mut watcher = match notify::recommended_watcher(notice) {
@@ -70,5 +71,6 @@ async fn wait(folders: Vec<PathBuf>, matters: fn(&Path) -> bool) {
 fn is_source(path: &Path) -> bool {
     let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
     let noise = name.starts_with('.') || name.ends_with('~') || name == "__pycache__";
-    !noise && !matches!(path.extension().and_then(|e| e.to_str()), Some("pyc" | "swp" | "tmp" | "log"))
+    !noise
+        && !matches!(path.extension().and_then(|e| e.to_str()), Some("pyc" | "swp" | "tmp" | "log"))
 }

@@ -145,7 +145,7 @@ fn script(file: &str, dir: &FilePath, path: &Path, report: &mut Report) -> Optio
         Some("js" | "mjs") => Runtime::Node,
         Some("wasm") => {
             let hint = "this version runs .py, .js and .mjs files, and any program with `command` or `exec`";
-            report.error_hint(path, format!("not yet: `{file}`, WebAssembly functions"), hint);
+            report.error_hint(path, format!("not yet: `{file}` (WebAssembly functions)"), hint);
             return None;
         }
         _ => {

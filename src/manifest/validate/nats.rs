@@ -2,12 +2,9 @@
 
 use std::path::{Path as FilePath, PathBuf};
 
-use percent_encoding::percent_decode_str;
-use url::Url;
-
 use super::texts;
 use crate::manifest::{
-    Auth, Nats, Secret, Tls, defaults,
+    Auth, Nats, Secret, Server, Tls, defaults,
     leaf::{Keys, OneOrMany, Text},
     path::Path,
     raw,
@@ -116,7 +113,13 @@ fn servers(raw: Option<OneOrMany>, path: &Path, report: &mut Report) -> Servers 
     for (at, text) in listed {
         // `NATS_URL` is a list with commas by custom.
         for url in text.split(',').map(str::trim).filter(|url| !url.is_empty()) {
-            let Some((server, found)) = server(url, &at, report) else { continue };
+            let (server, found) = match Server::parse(url) {
+                Ok(Server { url, auth }) => (url, auth),
+                Err(wrong) => {
+                    report.error_hint(&at, wrong.to_string(), wrong.hint());
+                    continue;
+                }
+            };
             servers.push(server);
             match (&auth, found) {
                 (_, Auth::None) => {}
@@ -134,42 +137,6 @@ fn servers(raw: Option<OneOrMany>, path: &Path, report: &mut Report) -> Servers 
         servers.push(defaults::SERVER.to_owned());
     }
     (servers, auth)
-}
-
-/// Splits a URL into the server and who we are to it. No message shows the URL: it may hold a
-/// password.
-fn server(text: &str, path: &Path, report: &mut Report) -> Option<(String, Auth)> {
-    let full = if text.contains("://") { text.to_owned() } else { format!("nats://{text}") };
-    let hint = "write it like nats://nats.example.com:4222 or tls://user:password@host:4222";
-    let Ok(url) = Url::parse(&full) else {
-        report.error_hint(path, "this is no URL of a NATS server", hint);
-        return None;
-    };
-    if !matches!(url.scheme(), "nats" | "tls") {
-        let message = format!("`{}` is no scheme of a NATS server", url.scheme());
-        report.error_hint(path, message, "write nats:// or tls://");
-        return None;
-    }
-    let Some(host) = url.host_str().filter(|host| !host.is_empty()) else {
-        report.error_hint(path, "this URL of a NATS server has no host", hint);
-        return None;
-    };
-    if !matches!(url.path(), "" | "/") || url.query().is_some() || url.fragment().is_some() {
-        report.error_hint(path, "the URL of a NATS server ends with its port", hint);
-        return None;
-    }
-    let server = match url.port() {
-        Some(port) => format!("{}://{host}:{port}", url.scheme()),
-        None => format!("{}://{host}", url.scheme()),
-    };
-    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
-    let auth = match (url.username(), url.password()) {
-        ("", None) => Auth::None,
-        // NATS takes user information without a password for a token.
-        (token, None) => Auth::Token(Secret(decoded(token))),
-        (user, Some(password)) => Auth::UserPassword(decoded(user), Secret(decoded(password))),
-    };
-    Some((server, auth))
 }
 
 /// Keeps paths without `.` in the middle: they are shown to people.

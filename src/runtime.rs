@@ -1,0 +1,73 @@
+//! Functions become handlers.
+
+pub mod launch;
+pub mod native;
+
+mod exec;
+mod logs;
+mod process;
+
+use std::{num::NonZeroUsize, sync::Arc};
+
+use thiserror::Error;
+
+use crate::{
+    handler::Handler,
+    manifest::{Function, Runtime},
+    metrics::WorkerMetrics,
+};
+
+pub use launch::Launcher;
+pub use native::{IntoVerdict, Natives};
+
+/// Why a function has no handler.
+#[derive(Debug, Clone, Error, PartialEq, Eq)]
+pub enum BuildError {
+    /// It is declared as compiled in, and is not.
+    #[error(
+        "no function `{0}` is compiled into this program: `native` is for programs that embed Pelton"
+    )]
+    NotCompiledIn(String),
+    /// `exec` or `command` without a program.
+    #[error("function `{0}` names no program")]
+    NoProgram(String),
+}
+
+/// Builds the handler of one binding's function. Starts nothing.
+///
+/// # Errors
+/// When there is nothing that could be run. What cannot be started *now* is no error: a call says
+/// so, and tries again.
+pub fn build(
+    function: &Function,
+    concurrency: NonZeroUsize,
+    metrics: WorkerMetrics,
+    natives: &Natives,
+) -> Result<Arc<dyn Handler>, BuildError> {
+    build_with(&Launcher::default(), function, concurrency, metrics, natives)
+}
+
+/// As [`build`], starting processes by re-executing another binary than the running one.
+///
+/// # Errors
+/// As [`build`].
+pub fn build_with(
+    launcher: &Launcher,
+    function: &Function,
+    concurrency: NonZeroUsize,
+    metrics: WorkerMetrics,
+    natives: &Natives,
+) -> Result<Arc<dyn Handler>, BuildError> {
+    match &function.runtime {
+        Runtime::Native => natives
+            .get(&function.name)
+            .ok_or_else(|| BuildError::NotCompiledIn(function.name.clone())),
+        Runtime::Exec(command) | Runtime::Command(command) if command.is_empty() => {
+            Err(BuildError::NoProgram(function.name.clone()))
+        }
+        Runtime::Exec(command) => Ok(Arc::new(exec::Exec::new(launcher, function, command))),
+        Runtime::Command(_) | Runtime::Python(_) | Runtime::Node(_) => {
+            Ok(Arc::new(process::Process::new(launcher, function, concurrency, metrics)))
+        }
+    }
+}

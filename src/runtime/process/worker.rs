@@ -1,0 +1,205 @@
+//! One worker: started, fed, listened to, looked at, and buried.
+
+use std::{
+    io,
+    pin::{Pin, pin},
+    process::{ExitStatus, Stdio},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use futures_util::future::{Fuse, FusedFuture, FutureExt};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use tokio::net::UnixStream;
+use tracing::{debug, info, warn};
+
+use super::{
+    Spec,
+    page::Page,
+    pool::{Death, Order, Plan, Pool},
+    talk::{Said, Talk, greet},
+};
+use crate::{
+    metrics::WorkerGuard,
+    runtime::launch::{Process, describe},
+};
+
+/// How long a worker may take to end by itself once it was asked to.
+const GRACE: Duration = Duration::from_secs(3);
+/// How long what a worker left in its socket and pipes may take to read.
+const REST: Duration = Duration::from_secs(1);
+
+/// Runs a worker from its start to its end.
+pub(super) async fn run(spec: Arc<Spec>, pool: Arc<Pool>, plan: Plan) {
+    let mut grave = Grave { pool, name: plan.worker, page: None, death: None };
+    tokio::select! {
+        () = tokio::time::sleep(plan.delay) => {}
+        () = grave.pool.closing.cancelled() => {
+            grave.death = Some(Death::Closed);
+            return;
+        }
+    }
+    let began = Instant::now();
+    let death = match Worker::launch(&spec).await {
+        Ok((worker, stream)) => {
+            grave.page.clone_from(&worker.page);
+            worker.serve(&grave.pool, &plan, began, stream).await
+        }
+        Err(err) => Death::NotStarted(format!("cannot start a worker: {err}")),
+    };
+    let function = spec.function.as_str();
+    match &death {
+        Death::NotStarted(reason) => warn!(function, reason, "a worker cannot start"),
+        Death::Died(reason) => warn!(function, reason, "a worker died"),
+        Death::Killed => info!(function, "a worker was killed"),
+        Death::Closed => debug!(function, "a worker ended"),
+    }
+    grave.death = Some(death);
+}
+
+/// Buries the worker even if its task is cancelled or panics: nobody waits for its replies for ever.
+struct Grave {
+    pool: Arc<Pool>,
+    name: u64,
+    page: Option<Arc<Page>>,
+    death: Option<Death>,
+}
+
+impl Drop for Grave {
+    fn drop(&mut self) {
+        let died = || Death::Died("the runner lost track of the worker".to_owned());
+        let death = self.death.take().unwrap_or_else(died);
+        let page = self.page.as_ref().and_then(|page| page.read());
+        self.pool.bury(self.name, death, page.as_deref());
+    }
+}
+
+struct Worker<'a> {
+    spec: &'a Spec,
+    process: Process,
+    page: Option<Arc<Page>>,
+    _running: WorkerGuard,
+}
+
+impl<'a> Worker<'a> {
+    async fn launch(spec: &'a Spec) -> io::Result<(Self, UnixStream)> {
+        let page = Page::create(spec.limits.slots).map(Arc::new);
+        if let Err(err) = &page {
+            debug!(%err, "no started page: workers must tell what they have begun");
+        }
+        let page = page.ok();
+        let (ours, theirs) = rustix::net::socketpair(
+            AddressFamily::UNIX,
+            SocketType::STREAM,
+            SocketFlags::CLOEXEC,
+            None,
+        )?;
+        let stream = greet(ours, spec, page.as_deref())?;
+        let process = spec.launcher.spawn(&spec.program, &[], Stdio::from(theirs)).await?;
+        Ok((Self { spec, process, page, _running: spec.metrics.running() }, stream))
+    }
+
+    async fn serve(
+        mut self,
+        pool: &Pool,
+        plan: &Plan,
+        began: Instant,
+        stream: UnixStream,
+    ) -> Death {
+        let pipes = (self.process.child.stdout.take(), self.process.child.stderr.take());
+        let token = self.process.token().to_owned();
+        let talk = Talk::new(self.spec, pool, plan, began, self.page.as_deref(), &token);
+        let process = &mut self.process;
+        let mut talking = pin!(talk.run(stream, pipes).fuse());
+        let order = beside(talking.as_mut(), async {
+            tokio::select! {
+                _ = process.child.wait() => None,
+                () = talk.hung_up.cancelled() => None,
+                order = look(pool, plan, talk.page) => Some(order),
+            }
+        })
+        .await;
+        if order == Some(Order::Close) {
+            talk.eof.cancel();
+        }
+        let nonsense = || matches!(talk.said.get(), Some(Said::Nonsense(_)));
+        let mut lingers = false;
+        if order != Some(Order::Kill) && !nonsense() {
+            // Its own exit status tells more than a kill would.
+            let wait = tokio::time::timeout(GRACE, process.child.wait());
+            lingers = beside(talking.as_mut(), wait).await.is_err();
+        }
+        pool.doom(plan.worker);
+        process.kill();
+        let status = beside(talking.as_mut(), process.ended()).await;
+        talk.eof.cancel();
+        if !talking.is_terminated() && tokio::time::timeout(REST, &mut talking).await.is_err() {
+            debug!(function = %self.spec.function, "something outlives a worker and holds its pipes");
+        }
+        verdict(order, &talk, lingers, status)
+    }
+}
+
+/// What the end of a worker means.
+fn verdict(
+    order: Option<Order>,
+    talk: &Talk<'_>,
+    lingers: bool,
+    status: io::Result<ExitStatus>,
+) -> Death {
+    let ended = match status {
+        _ if lingers => "closed its socket".to_owned(),
+        Ok(status) => describe(status),
+        Err(err) => format!("lost: {err}"),
+    };
+    match (order, talk.ready.get().is_some(), talk.said.get()) {
+        (Some(Order::Close), ..) => Death::Closed,
+        (Some(_), true, _) => Death::Killed,
+        (Some(_), false, _) if talk.pool.closing.is_cancelled() => Death::Closed,
+        (_, false, Some(Said::Failed(reason))) => Death::NotStarted(reason.clone()),
+        (Some(_), false, _) => {
+            let patience = crate::manifest::duration::show(talk.spec.limits.start_timeout);
+            Death::NotStarted(talk.tail.explain(&format!("not ready within {patience}")))
+        }
+        (None, false, Some(Said::Nonsense(what))) => Death::NotStarted(talk.tail.explain(what)),
+        (None, false, _) => Death::NotStarted(match talk.tail.after(talk.token) {
+            Some(reason) => reason,
+            None => talk.tail.explain(&format!("{ended} before it was ready")),
+        }),
+        (None, true, Some(Said::Nonsense(what))) => Death::Died(talk.tail.explain(what)),
+        (None, true, _) => Death::Died(talk.tail.explain(&ended)),
+    }
+}
+
+/// Waits while the worker's words are heard.
+async fn beside<T>(
+    mut talking: Pin<&mut Fuse<impl Future<Output = ()>>>,
+    wait: impl Future<Output = T>,
+) -> T {
+    let mut wait = pin!(wait);
+    loop {
+        tokio::select! {
+            waited = &mut wait => return waited,
+            () = &mut talking => {}
+        }
+    }
+}
+
+/// Looks at the worker when something could be overdue, until something must be done about it.
+async fn look(pool: &Pool, plan: &Plan, page: Option<&Page>) -> Order {
+    loop {
+        // The page is read only when there is something to judge.
+        let begun = match page {
+            Some(page) if pool.is_busy(plan.worker) => page.read(),
+            _ => None,
+        };
+        match pool.look(plan.worker, begun.as_deref()) {
+            Order::Wait(until) => tokio::select! {
+                () = tokio::time::sleep_until(until.into()) => {}
+                () = plan.bell.look.notified() => {}
+                () = pool.closing.cancelled() => {}
+            },
+            order => return order,
+        }
+    }
+}

@@ -1,0 +1,722 @@
+// The Node worker: loads one function and answers calls on file descriptor 0.
+//
+// It travels inside the binary and is started as `node --input-type=module --eval <this text>`;
+// nothing is installed and nothing written. functions/PROTOCOL.md describes the frames. It also
+// provides the module `pelton` that functions import. Node 20.6 or newer, no packages.
+
+import { isUtf8 } from "node:buffer";
+import fs from "node:fs";
+import Module from "node:module";
+import net from "node:net";
+import path from "node:path";
+import { Readable } from "node:stream";
+import { fileURLToPath, pathToFileURL } from "node:url";
+import { format, inspect } from "node:util";
+import { Worker } from "node:worker_threads";
+
+const SOCKET = 0;
+const FRAME_MAX = 128 * 1024 * 1024;
+const HOLD_MS = 1; // how long a finished reply may wait for company
+const STUCK_MS = 10; // how long a turn may take before the watchdog looks
+const REASON_MAX = 2000;
+const UNREAD = Symbol("unread");
+const now = () => performance.now();
+
+// What functions import and are given.
+
+/** An event to publish. A subject of null means the subject of the binding. */
+class Event {
+  constructor(subject = null, data = null, options = {}) {
+    for (const key of Object.keys(options)) {
+      if (key !== "headers") throw new TypeError("write new Event(subject, data, { headers: {…} })");
+    }
+    this.subject = subject;
+    this.data = data;
+    this.headers = options.headers ?? null;
+  }
+}
+
+/** Throw or return it: try again, after `after` seconds or the backoff of the binding. */
+class Retry extends Error {
+  constructor(reason, options) {
+    if (typeof reason === "object" && reason !== null) [reason, options] = [undefined, reason];
+    if (typeof reason === "number") throw new TypeError(`write new Retry({ after: ${reason} })`);
+    super(reason ?? "the function asked for another try", options);
+    this.name = "Retry";
+    const after = options?.after;
+    if (after !== undefined && !(Number.isFinite(after) && after >= 0)) {
+      throw new RangeError("new Retry({ after }) takes seconds, 0 or more");
+    }
+    this.after = after;
+  }
+}
+
+/** Throw or return it: never try again, make it a dead letter. */
+class Reject extends Error {
+  constructor(reason = "the function rejected it", options) {
+    super(reason, options);
+    this.name = "Reject";
+  }
+}
+
+/** Headers by name, in any case; the first value of each. */
+class Headers {
+  #pairs;
+  constructor(pairs) {
+    this.#pairs = pairs;
+    return new Proxy(this, {
+      get: (target, key) => {
+        const own = target[key];
+        if (own === undefined) return typeof key === "string" ? target.get(key) : undefined;
+        return typeof own === "function" ? own.bind(target) : own;
+      },
+    });
+  }
+  get(name) {
+    const wanted = name.toLowerCase();
+    return this.#pairs.find(([key]) => key.toLowerCase() === wanted)?.[1];
+  }
+  getAll(name) {
+    const wanted = name.toLowerCase();
+    return this.#pairs.filter(([key]) => key.toLowerCase() === wanted).map(([, value]) => value);
+  }
+  get_all(name) {
+    return this.getAll(name);
+  }
+  has(name) {
+    return this.get(name) !== undefined;
+  }
+  entries() {
+    return this.#pairs[Symbol.iterator]();
+  }
+  [Symbol.iterator]() {
+    return this.entries();
+  }
+  toJSON() {
+    return this.#pairs;
+  }
+  [inspect.custom]() {
+    return this.#pairs;
+  }
+}
+
+/** The event that a function is given. Everything is worked out on first use. */
+class Incoming {
+  #head;
+  #data = UNREAD;
+  failure = null;
+  constructor(head, raw) {
+    this.#head = head;
+    Object.defineProperty(this, "failure", { enumerable: false });
+    this.raw = raw;
+  }
+  /** The payload as its content type says: JSON value, string, Buffer, or null when empty. */
+  get data() {
+    if (this.#data === UNREAD) {
+      try {
+        this.#data = decode(this.raw, this.#head.headers);
+      } catch (error) {
+        this.failure = error;
+        throw error;
+      }
+    }
+    return this.#data;
+  }
+  /** `stream:sequence`. */
+  get id() {
+    return this.#head.id;
+  }
+  get subject() {
+    return this.#head.subject;
+  }
+  get headers() {
+    return new Headers(this.#head.headers ?? []);
+  }
+  /** When the stream stored it. */
+  get time() {
+    return new Date(this.#head.time);
+  }
+  /** 1 for the first try. */
+  get attempt() {
+    return this.#head.attempt;
+  }
+  get type() {
+    return this.headers.get("ce-type") ?? this.#head.subject;
+  }
+  get source() {
+    const { id } = this.#head;
+    return this.headers.get("ce-source") ?? `nats://${id.slice(0, id.lastIndexOf(":"))}`;
+  }
+  [inspect.custom]() {
+    return `<Event ${this.id} ${this.subject}>`;
+  }
+}
+
+/** What a function may know and change of its call. */
+class Context {
+  #call;
+  #started;
+  #state = UNREAD;
+  constructor(call, started) {
+    this.#call = call;
+    this.#started = started;
+  }
+  /** When the function must have ended. */
+  get deadline() {
+    return new Date(performance.timeOrigin + this.#started + this.#call.timeout * 1000);
+  }
+  /** Lines for the runner's log, tagged with the call. */
+  get log() {
+    const call = this.#call.call;
+    const at = (level) => (...args) => note(level, format(...args), call);
+    return { debug: at("debug"), info: at("info"), warn: at("warn"), warning: at("warn"), error: at("error") };
+  }
+  /** The state of the event's key, null when it is new. Assign the next one. */
+  get state() {
+    if (this.#state === UNREAD) this.#state = this.#stored().value;
+    return this.#state;
+  }
+  set state(value) {
+    this.#stored();
+    this.#state = value ?? null;
+  }
+  #stored() {
+    const { state } = this.#call;
+    if (!state) throw new Error("this binding keeps no state: give it `state: {bucket, key}`");
+    return state;
+  }
+  static touched(context) {
+    return context.#state;
+  }
+}
+
+/** The payload as its content type says. */
+function decode(raw, headers) {
+  if (raw.length === 0) return null;
+  let kind;
+  for (const [name, value] of headers ?? []) {
+    const lower = name.toLowerCase();
+    if (lower === "ce-datacontenttype") {
+      kind = value;
+      break;
+    }
+    if (lower === "content-type") kind ??= value;
+  }
+  if (kind === undefined) {
+    if (raw[0] === 0x7b || raw[0] === 0x5b) {
+      try {
+        return JSON.parse(text(raw));
+      } catch {
+        return raw;
+      }
+    }
+    return raw;
+  }
+  const [media, ...parameters] = kind.toLowerCase().split(";");
+  const type = media.trim();
+  if (type.endsWith("/json") || type.endsWith("+json")) return JSON.parse(text(raw));
+  if (!type.startsWith("text/")) return raw;
+  const charset = parameters.map((p) => p.trim()).find((p) => p.startsWith("charset="));
+  if (!charset) return text(raw);
+  return new TextDecoder(charset.slice("charset=".length).replaceAll('"', ""), { fatal: true }).decode(raw);
+}
+
+function text(raw) {
+  if (!isUtf8(raw)) throw new TypeError("the payload is not UTF-8");
+  return raw.toString();
+}
+
+// Verdicts.
+
+/** The function's answer is no verdict. */
+class Bad extends Error {}
+
+function verdictOf(result, bodies) {
+  if (result instanceof Retry) return retry(result.message, result.after);
+  if (result instanceof Reject) return { reject: cut(result.message) };
+  const kept = bodies.length;
+  try {
+    return { done: several(result).map((item) => outputOf(item, bodies)) };
+  } catch (error) {
+    bodies.length = kept;
+    return { bad: cut(error instanceof Bad ? error.message : `the answer cannot be encoded: ${describe(error)}`) };
+  }
+}
+
+/** The outputs that a returned value stands for. */
+function several(result) {
+  if (result === undefined || result === null) return [];
+  if (!Array.isArray(result)) return [result];
+  const events = result.filter((item) => item instanceof Event).length;
+  if (events === result.length) return result;
+  if (events > 0) throw new Bad("a list must hold either only Event or no Event");
+  return [result];
+}
+
+function outputOf(item, bodies) {
+  let headers = [];
+  const output = { size: 0 };
+  if (item instanceof Event) {
+    if (typeof item.subject === "string") output.subject = item.subject;
+    else if (item.subject != null) {
+      throw new Bad(`an Event's subject must be a string, not ${inspect(item.subject)}`);
+    }
+    headers = headerList(item.headers);
+    item = item.data;
+  }
+  const [data, kind] = item === null || item === undefined ? ["", null] : encode(item);
+  if (kind && !headers.some(([name]) => /^(content-type|ce-datacontenttype)$/i.test(name))) {
+    headers.push(["content-type", kind]);
+  }
+  output.size = typeof data === "string" ? Buffer.byteLength(data) : data.length;
+  if (headers.length > 0) output.headers = headers;
+  bodies.push(data);
+  return output;
+}
+
+/** A list of pairs from an object (a value may be a list of values) or from pairs. */
+function headerList(headers) {
+  if (headers === null || headers === undefined) return [];
+  const pairs = [];
+  const given = typeof headers[Symbol.iterator] === "function" ? headers : Object.entries(headers);
+  for (const pair of given) {
+    if (!Array.isArray(pair)) throw new Bad("headers must be an object of strings, or pairs of strings");
+    const [name, value] = pair;
+    for (const one of Array.isArray(value) ? value : [value]) {
+      if (typeof name !== "string" || typeof one !== "string") {
+        throw new Bad(`headers must be strings: ${inspect(name)}: ${inspect(one)}`);
+      }
+      pairs.push([name, one]);
+    }
+  }
+  return pairs;
+}
+
+/** The data of an output and its content type. */
+function encode(value) {
+  if (typeof value === "string") return [wellFormed(value), "text/plain"];
+  if (ArrayBuffer.isView(value)) return [Buffer.from(value.buffer, value.byteOffset, value.byteLength), null];
+  if (value instanceof ArrayBuffer) return [Buffer.from(value), null];
+  if (value instanceof Incoming) {
+    throw new Bad("handle returned the event it was given: return event.data to pass it on");
+  }
+  if (globalThis.Event && value instanceof globalThis.Event) {
+    throw new Bad('that is the browser\'s Event: import { Event } from "pelton"');
+  }
+  if (value instanceof Error) throw new Bad(`an error is no answer, throw it: ${describe(value)}`);
+  if (typeof value === "number" && !Number.isFinite(value)) throw new Bad(`${value} is not JSON`);
+  const json = JSON.stringify(value);
+  if (json === undefined) throw new Bad(`a ${typeof value} is not JSON`);
+  return [json, "application/json"];
+}
+
+function wellFormed(value) {
+  if (/\p{Surrogate}/u.test(value)) throw new Bad("a string with half a surrogate pair is not UTF-8");
+  return value;
+}
+
+function retry(reason, after) {
+  return after === undefined ? { retry: cut(reason) } : { retry: cut(reason), after };
+}
+
+function conclude(call, events, context, result) {
+  const bodies = [];
+  let verdicts;
+  if (call.batch) {
+    verdicts = batchItems(result, events)?.map((item) => verdictOf(item, bodies));
+    const bad = "a batch is answered by a list with one item for each event, or an object by event.id";
+    verdicts ??= events.map(() => ({ bad }));
+  } else {
+    verdicts = [verdictOf(result, bodies)];
+  }
+  const meta = { reply: call.call, verdicts };
+  const state = Context.touched(context);
+  if (state !== UNREAD && verdicts[0].done) meta.state = { value: state };
+  try {
+    put(JSON.stringify(meta), bodies);
+  } catch (error) {
+    put(JSON.stringify({ reply: call.call, verdicts: events.map(() => ({ bad: cut(`state: ${describe(error)}`) })) }), []);
+  }
+}
+
+function batchItems(result, events) {
+  if (Array.isArray(result)) return result.length === events.length ? result : undefined;
+  const plain = result !== null && typeof result === "object" && Object.getPrototypeOf(result) === Object.prototype;
+  const byId = result instanceof Map ? result : plain ? new Map(Object.entries(result)) : new Map();
+  const complete = byId.size === events.length && events.every((event) => byId.has(event.id));
+  return complete ? events.map((event) => byId.get(event.id)) : undefined;
+}
+
+function excuse(call, events, error) {
+  let verdicts;
+  if (error instanceof Retry || error instanceof Reject) {
+    verdicts = events.map(() => verdictOf(error, []));
+  } else {
+    print(error);
+    const reason = cut(`${describe(error)}${place(error)}`);
+    const undecodable = (event) => error !== null && event.failure === error;
+    // The others of a batch did nothing wrong: they go on without the broken one.
+    verdicts = events.map((event) => (undecodable(event) ? { reject: reason, undecodable: true } : retry(reason)));
+  }
+  put(JSON.stringify({ reply: call.call, verdicts }), []);
+}
+
+function cut(reason) {
+  const short = reason.length <= REASON_MAX ? reason : `${reason.slice(0, REASON_MAX)}…`;
+  return Buffer.from(short).toString(); // no half surrogate pairs
+}
+
+function describe(error) {
+  if (!(error instanceof Error)) return typeof error === "string" ? error : inspect(error, { depth: 1 });
+  return error.message ? `${error.name}: ${error.message}` : String(error.name);
+}
+
+let folder = path.sep;
+
+/** ` (file:line)`: the innermost line of the function's own folder that the error passed through. */
+function place(error) {
+  if (typeof error?.stack !== "string") return "";
+  for (const line of error.stack.split("\n")) {
+    const found = /(file:\/\/\/?[^\s()]+|\/[^()]*?):(\d+)(?::\d+)?\)?$/.exec(line.trimEnd());
+    if (!found) continue;
+    const file = found[1].startsWith("file:") ? fileURLToPath(found[1].replace(/\?.*$/, "")) : found[1];
+    if (file.startsWith(folder + path.sep) && !file.includes("/node_modules/")) {
+      return ` (${path.relative(folder, file)}:${found[2]})`;
+    }
+  }
+  return "";
+}
+
+function print(error) {
+  const shown = error instanceof Error && typeof error.stack === "string" ? error.stack : inspect(error);
+  const lines = shown.split("\n").filter((line) => !line.includes("[eval1]"));
+  process.stderr.write(`${lines.join("\n")}\n`);
+}
+
+// Frames.
+
+let out = Buffer.allocUnsafe(64 * 1024);
+let used = 0;
+let since = 0; // when the oldest held frame was put
+let last = -Infinity; // when something was last written
+let scheduled = false;
+let gone = false;
+let fresh = []; // calls begun since the last write
+
+/** Holds a frame for the next write. */
+function put(meta, bodies) {
+  const metaSize = Buffer.byteLength(meta);
+  let size = 0;
+  for (const body of bodies) size += typeof body === "string" ? Buffer.byteLength(body) : body.length;
+  reserve(8 + metaSize + size);
+  if (used === 0) since = now();
+  out.writeUInt32BE(metaSize, used);
+  out.writeUInt32BE(size, used + 4);
+  used += 8;
+  used += out.write(meta, used);
+  for (const body of bodies) used += typeof body === "string" ? out.write(body, used) : body.copy(out, used);
+}
+
+function reserve(size) {
+  if (used + size <= out.length) return;
+  const larger = Buffer.allocUnsafe(Math.max(out.length * 2, used + size));
+  out.copy(larger, 0, 0, used);
+  out = larger;
+}
+
+function note(level, message, call) {
+  put(JSON.stringify({ log: level, message, call }), []);
+  if (level === "error") flush();
+  else schedule();
+}
+
+function schedule() {
+  if (!scheduled) {
+    scheduled = true;
+    setImmediate(turnEnds);
+  }
+}
+
+function turnEnds() {
+  scheduled = false;
+  flush();
+  shared?.rest();
+}
+
+/** Writes what is held and which calls have begun. Synchronous, so that an exit loses nothing. */
+function flush() {
+  const begun = fresh.filter((call) => !call.ended).map((call) => call.call);
+  fresh = [];
+  if (begun.length > 0) put(`{"started":[${begun.join(",")}]}`, []);
+  if (used === 0 || gone) return;
+  shared?.lock();
+  let at = 0;
+  while (at < used && !gone) {
+    try {
+      at += fs.writeSync(SOCKET, out, at, used - at);
+    } catch (error) {
+      if (error.code === "EAGAIN") Atomics.wait(nap, 0, 0, 0.2);
+      else if (error.code !== "EINTR") gone = true; // the runner is gone: nobody is left to tell
+    }
+  }
+  shared?.unlock();
+  used = 0;
+  if (out.length > 1024 * 1024) out = Buffer.allocUnsafe(64 * 1024);
+  last = now();
+  if (gone) process.exit(1);
+}
+
+const nap = new Int32Array(new SharedArrayBuffer(4));
+
+/** Cuts what arrives into frames. */
+class Inbox {
+  chunks = [];
+  size = 0;
+  need = 8;
+  cut(chunk) {
+    this.chunks.push(chunk);
+    this.size += chunk.length;
+    const frames = [];
+    if (this.size < this.need) return frames;
+    const data = this.chunks.length === 1 ? chunk : Buffer.concat(this.chunks, this.size);
+    let start = 0;
+    this.need = 8;
+    while (data.length - start >= 8) {
+      const meta = data.readUInt32BE(start);
+      const body = data.readUInt32BE(start + 4);
+      if (meta > FRAME_MAX || body > FRAME_MAX) throw new Error("bad frame from the runner");
+      if (data.length - start < 8 + meta + body) {
+        this.need = 8 + meta + body;
+        break;
+      }
+      const middle = start + 8 + meta;
+      frames.push([JSON.parse(data.toString("utf8", start + 8, middle)), data.subarray(middle, middle + body)]);
+      start = middle + body;
+    }
+    this.chunks = start < data.length ? [data.subarray(start)] : [];
+    this.size = data.length - start;
+    return frames;
+  }
+}
+
+// The watchdog: tells the runner what had begun when the main thread does not get round to it,
+// because a handler loops, or eats memory until it is killed. It costs no system call per event.
+
+const WATCHDOG = `
+const fs = require("node:fs");
+const { control, slots } = require("node:worker_threads").workerData;
+const [TURN, BUSY, LOCK, PARKED] = [0, 1, 2, 3];
+let told = new Set();
+let idle = 0;
+for (;;) {
+  const turn = Atomics.load(control, TURN);
+  const busy = Atomics.load(control, BUSY);
+  Atomics.wait(control, 4, 0, ${STUCK_MS});
+  if (turn !== Atomics.load(control, TURN)) { idle = 0; continue; }
+  if (busy && Atomics.load(control, BUSY)) { tell(); continue; }
+  if (++idle < 50) continue;
+  idle = 0;
+  Atomics.store(control, PARKED, 1);
+  if (turn === Atomics.load(control, TURN)) Atomics.wait(control, PARKED, 1);
+  Atomics.store(control, PARKED, 0);
+}
+function tell() {
+  if (Atomics.compareExchange(control, LOCK, 0, 1) !== 0) return;
+  const begun = slots.filter((call) => call !== 0);
+  const news = [...begun].filter((call) => !told.has(call));
+  told = new Set(begun);
+  if (news.length > 0) {
+    const meta = Buffer.from(JSON.stringify({ started: news }));
+    const frame = Buffer.concat([Buffer.alloc(8), meta]);
+    frame.writeUInt32BE(meta.length, 0);
+    for (let at = 0; at < frame.length; ) {
+      try {
+        at += fs.writeSync(${SOCKET}, frame, at);
+      } catch (error) {
+        if (error.code !== "EAGAIN") break;
+        Atomics.wait(control, 4, 0, 1);
+      }
+    }
+  }
+  Atomics.store(control, LOCK, 0);
+  Atomics.notify(control, LOCK);
+}
+`;
+
+class Shared {
+  static TURN = 0;
+  static BUSY = 1;
+  static LOCK = 2;
+  static PARKED = 3;
+  constructor(count) {
+    this.control = new Int32Array(new SharedArrayBuffer(5 * 4));
+    this.slots = new Float64Array(new SharedArrayBuffer(count * 8));
+    const workerData = { control: this.control, slots: this.slots };
+    const thread = new Worker(WATCHDOG, { eval: true, workerData, execArgv: [], env: {}, name: "pelton" });
+    thread.on("error", () => {}); // without it, a stuck handler is known a little later
+    thread.unref();
+  }
+  work() {
+    Atomics.add(this.control, Shared.TURN, 1);
+    Atomics.store(this.control, Shared.BUSY, 1);
+    if (Atomics.load(this.control, Shared.PARKED) === 1) {
+      Atomics.store(this.control, Shared.PARKED, 0);
+      Atomics.notify(this.control, Shared.PARKED);
+    }
+  }
+  rest() {
+    Atomics.store(this.control, Shared.BUSY, 0);
+  }
+  lock() {
+    while (Atomics.compareExchange(this.control, Shared.LOCK, 0, 1) !== 0) {
+      Atomics.wait(this.control, Shared.LOCK, 1, 1);
+    }
+  }
+  unlock() {
+    Atomics.store(this.control, Shared.LOCK, 0);
+  }
+}
+
+let shared = null;
+
+// Calls.
+
+let handle = null;
+let running = 0;
+let draining = false;
+let wary = 0; // so many calls to go until blocking handlers are forgotten
+
+function start(frames) {
+  const calls = frames.filter(([call]) => call.call !== undefined);
+  if (calls.length === 0) return;
+  shared.work();
+  const alone = calls.length === 1 && running === 0;
+  for (const [call, body] of calls) begin(call, body, alone);
+  schedule();
+}
+
+function begin(call, body, alone) {
+  const began = now();
+  call.ended = false;
+  fresh.push(call);
+  shared.slots[call.slot] = call.call;
+  running += 1;
+  // What is held must not wait for this handler, and a crash at its start must be known as its own.
+  if (alone || wary > 0 || began - last > HOLD_MS) flush();
+  const events = eventsOf(call, body);
+  const context = new Context(call, began);
+  try {
+    const result = handle(call.batch ? events : events[0], context);
+    if (typeof result?.then === "function") {
+      result.then(
+        (value) => finish(call, () => conclude(call, events, context, value)),
+        (error) => finish(call, () => excuse(call, events, error)),
+      );
+    } else {
+      finish(call, () => conclude(call, events, context, result));
+    }
+  } catch (error) {
+    finish(call, () => excuse(call, events, error));
+  }
+  wary = now() - began > HOLD_MS ? 1000 : Math.max(0, wary - 1);
+}
+
+function finish(call, reply) {
+  reply();
+  call.ended = true;
+  shared.slots[call.slot] = 0;
+  running -= 1;
+  if (now() - since > HOLD_MS) flush();
+  schedule();
+  if (draining && running === 0) leave();
+}
+
+function eventsOf(call, body) {
+  if (!call.batch) return [new Incoming(call.events[0], body)];
+  let at = 0;
+  return call.events.map((head) => new Incoming(head, body.subarray(at, (at += head.size))));
+}
+
+function leave() {
+  flush();
+  process.exit(0);
+}
+
+// Start.
+
+/** Makes `import "pelton"` and `require("pelton")` work in functions. */
+function provide() {
+  const things = { Event, Retry, Reject };
+  const key = "pelton.module";
+  globalThis[Symbol.for(key)] = things;
+  const source = `const { Event, Retry, Reject } = globalThis[Symbol.for("${key}")]; export { Event, Retry, Reject };`;
+  const url = `data:text/javascript,${encodeURIComponent(source)}`;
+  const resolve = (wanted, context, next) =>
+    wanted === "pelton" ? { url, format: "module", shortCircuit: true } : next(wanted, context);
+  if (Module.registerHooks) {
+    Module.registerHooks({ resolve });
+  } else {
+    const hooks = `const url = ${JSON.stringify(url)}; export const resolve = ${resolve};`;
+    Module.register(`data:text/javascript,${encodeURIComponent(hooks)}`);
+  }
+  const load = Module._load;
+  Module._load = function (wanted, ...rest) {
+    return wanted === "pelton" ? things : load.call(this, wanted, ...rest);
+  };
+}
+
+async function load(file) {
+  const module = await import(pathToFileURL(file));
+  const found = module.handle ?? module.default?.handle;
+  if (typeof found !== "function") {
+    const name = path.basename(file);
+    throw new Bad(`${name} has no function \`handle\`: write \`export async function handle(event, context) {…}\``);
+  }
+  return found;
+}
+
+async function init({ init }) {
+  folder = path.dirname(init.file);
+  try {
+    if (init.protocol !== 1) throw new Bad(`this worker speaks protocol 1, the runner ${init.protocol}`);
+    handle = await load(init.file);
+  } catch (error) {
+    if (!(error instanceof Bad)) print(error);
+    const failed = error instanceof Bad ? error.message : `${describe(error)}${place(error)}`;
+    put(JSON.stringify({ failed: cut(failed) }), []);
+    process.exit(1); // flushes
+  }
+  shared = new Shared(init.slots);
+  put('{"ready":{"async":true}}', []);
+  flush();
+}
+
+process.on("SIGINT", () => {}); // Ctrl-C is for the runner
+process.on("exit", flush);
+process.execArgv = []; // children of the function are no workers
+Object.defineProperty(process, "stdin", { get: () => Readable.from([]), configurable: true });
+provide();
+
+const inbox = new Inbox();
+const socket = new net.Socket({ fd: SOCKET, readable: true, writable: false, allowHalfOpen: true });
+let waiting = []; // calls that came before the function was loaded
+socket.on("data", (chunk) => {
+  const frames = inbox.cut(chunk);
+  if (handle === null) waiting.push(...frames);
+  else start(frames);
+  if (handle === null && frames.length > 0 && waiting[0]?.[0].init) {
+    const [first] = waiting.splice(0, 1);
+    init(first[0]).then(() => {
+      start(waiting);
+      waiting = [];
+    });
+  }
+});
+socket.on("end", () => {
+  draining = true;
+  if (running === 0 && waiting.length === 0) leave();
+});
+socket.on("error", () => {
+  gone = true;
+  process.exit(1);
+});
