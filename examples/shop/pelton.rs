@@ -36,7 +36,6 @@ impl Pelton {
         let mut child = command()?
             .args(["dev", manifest])
             .env("SHOP_DIR", &notes)
-            .env("PELTON_ADMIN_LISTEN", "127.0.0.1:0")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             // Ctrl-C goes to a whole group; this child is told by us, once.
@@ -81,7 +80,8 @@ impl Pelton {
 /// Stores one event with `pelton send`.
 pub(crate) async fn send(url: &str, subject: &str, data: &str) -> Result<()> {
     let mut send = command()?;
-    send.args(["send", subject, data]).env("NATS_URL", url).stdout(Stdio::null());
+    send.args(["send", subject, data, "--header", "content-type: application/json"]);
+    send.env("NATS_URL", url).stdout(Stdio::null());
     let status = send.status().await?;
     ensure!(status.success(), "pelton send ended with {status}");
     Ok(())
