@@ -139,6 +139,10 @@ impl<'a> Talk<'a> {
         let mut buffer = BytesMut::with_capacity(READ);
         let mut replies = Vec::new();
         loop {
+            if buffer.is_empty() && buffer.capacity() > 4 * READ {
+                // One large reply must not cost its size for as long as the worker lives.
+                buffer = BytesMut::with_capacity(READ);
+            }
             if buffer.capacity() - buffer.len() < READ / 2 {
                 buffer.reserve(READ);
             }
