@@ -132,7 +132,8 @@ impl<'a> Talk<'a> {
                 lines(err, |line| self.err(line)).await;
             }
         };
-        tokio::join!(reading, self.write(writer), out, err);
+        // What was printed before a reply was sent is read before it, and so gets its event's id.
+        tokio::join!(biased; out, err, reading, self.write(writer));
     }
 
     async fn read(&self, mut reader: OwnedReadHalf) -> Said {
