@@ -5,6 +5,7 @@
 // provides the module `pelton` that functions import. Node 20.6 or newer, no packages.
 
 import { isUtf8 } from "node:buffer";
+import { spawnSync } from "node:child_process";
 import fs from "node:fs";
 import Module from "node:module";
 import net from "node:net";
@@ -278,6 +279,7 @@ function outputOf(item, bodies) {
 function headerList(headers) {
   if (headers === null || headers === undefined) return [];
   const pairs = [];
+  if (typeof headers !== "object") throw new Bad("headers must be an object of strings, or pairs of strings");
   const given = typeof headers[Symbol.iterator] === "function" ? headers : Object.entries(headers);
   for (const pair of given) {
     if (!Array.isArray(pair)) throw new Bad("headers must be an object of strings, or pairs of strings");
@@ -377,7 +379,7 @@ let folder = path.sep;
 function place(error) {
   if (typeof error?.stack !== "string") return "";
   for (const line of error.stack.split("\n")) {
-    const found = /(file:\/\/\/?[^\s()]+|\/[^()]*?):(\d+)(?::\d+)?\)?$/.exec(line.trimEnd());
+    const found = /((?:file:\/\/)?\/[^()]*?):(\d+)(?::\d+)?\)?$/.exec(line.trimEnd());
     if (!found) continue;
     const file = found[1].startsWith("file:") ? fileURLToPath(found[1].replace(/\?.*$/, "")) : found[1];
     if (file.startsWith(folder + path.sep) && !file.includes("/node_modules/")) {
@@ -675,6 +677,20 @@ async function load(file) {
   return found;
 }
 
+/** Node keeps the place of a syntax error in an ES module to itself, except in what it prints. */
+function syntaxErrorPlace(file) {
+  const neighbours = fs.readdirSync(folder).filter((name) => /\.[cm]?js$/.test(name));
+  for (const one of [file, ...neighbours.slice(0, 20).map((name) => path.join(folder, name))]) {
+    const { stderr } = spawnSync(process.execPath, ["--check", one], { encoding: "utf8", timeout: 5000 });
+    const stack = stderr?.trimStart() ?? "";
+    if (stack.includes("SyntaxError")) {
+      process.stderr.write(stack);
+      return place({ stack });
+    }
+  }
+  return "";
+}
+
 async function init({ init }) {
   folder = path.dirname(init.file);
   try {
@@ -682,7 +698,8 @@ async function init({ init }) {
     handle = await load(init.file);
   } catch (error) {
     if (!(error instanceof Bad)) print(error);
-    const failed = error instanceof Bad ? error.message : `${describe(error)}${place(error)}`;
+    const where = place(error) || (error instanceof SyntaxError ? syntaxErrorPlace(init.file) : "");
+    const failed = error instanceof Bad ? error.message : `${describe(error)}${where}`;
     put(JSON.stringify({ failed: cut(failed) }), []);
     process.exit(1); // flushes
   }
