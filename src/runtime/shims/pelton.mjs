@@ -397,33 +397,49 @@ function print(error) {
 
 // Frames.
 
-let out = Buffer.allocUnsafe(64 * 1024);
-let used = 0;
-let since = 0; // when the oldest held frame was put
-let last = -Infinity; // when something was last written
+// Where the words of the memory shared with the watchdog are.
+const TURN = 0; // counts the turns that began
+const BUSY = 1; // 1 between the start of a turn and the write that ends it
+const LOCK = 2; // 1 while someone writes to the buffer or the socket
+const PARKED = 3; // 1 while the watchdog sleeps for good
+const NAP = 4; // never changes: to wait on
+const USED = 5; // bytes in the buffer
+const HELD_MAX = 256 * 1024;
+
+let control = null; // these words
+let slots = null; // the number of the call that runs in each slot, or 0
+let out = null; // whole frames, held for the next write
+let since = 0; // when the oldest of them was put
 let scheduled = false;
 let gone = false;
-let fresh = []; // calls begun since the last write
+let fresh = []; // calls begun and not told of
+let settled = true; // no reply is held of a call that the runner believes to run
+
+function share(count) {
+  control = new Int32Array(new SharedArrayBuffer(6 * 4));
+  slots = new Float64Array(new SharedArrayBuffer(count * 8));
+  out = Buffer.from(new SharedArrayBuffer(HELD_MAX));
+}
 
 /** Holds a frame for the next write. */
 function put(meta, bodies) {
   const metaSize = Buffer.byteLength(meta);
   let size = 0;
   for (const body of bodies) size += typeof body === "string" ? Buffer.byteLength(body) : body.length;
-  reserve(8 + metaSize + size);
-  if (used === 0) since = now();
-  out.writeUInt32BE(metaSize, used);
-  out.writeUInt32BE(size, used + 4);
-  used += 8;
-  used += out.write(meta, used);
-  for (const body of bodies) used += typeof body === "string" ? out.write(body, used) : body.copy(out, used);
-}
-
-function reserve(size) {
-  if (used + size <= out.length) return;
-  const larger = Buffer.allocUnsafe(Math.max(out.length * 2, used + size));
-  out.copy(larger, 0, 0, used);
-  out = larger;
+  const whole = 8 + metaSize + size;
+  lock();
+  if (control[USED] + whole > HELD_MAX) drain();
+  const large = whole > HELD_MAX;
+  const into = large ? Buffer.allocUnsafe(whole) : out;
+  let at = large ? 0 : control[USED];
+  if (at === 0) since = now();
+  at = into.writeUInt32BE(metaSize, at);
+  at = into.writeUInt32BE(size, at);
+  at += into.write(meta, at);
+  for (const body of bodies) at += typeof body === "string" ? into.write(body, at) : body.copy(into, at);
+  if (large) write(into, whole);
+  else control[USED] = at;
+  unlock();
 }
 
 function note(level, message, call) {
@@ -442,33 +458,46 @@ function schedule() {
 function turnEnds() {
   scheduled = false;
   flush();
-  shared?.rest();
+  Atomics.store(control, BUSY, 0);
 }
 
 /** Writes what is held and which calls have begun. Synchronous, so that an exit loses nothing. */
 function flush() {
-  const begun = fresh.filter((call) => !call.ended).map((call) => call.call);
+  const begun = fresh.filter((call) => !call.ended);
+  for (const call of begun) call.told = true;
   fresh = [];
-  if (begun.length > 0) put(`{"started":[${begun.join(",")}]}`, []);
-  if (used === 0 || gone) return;
-  shared?.lock();
-  let at = 0;
-  while (at < used && !gone) {
-    try {
-      at += fs.writeSync(SOCKET, out, at, used - at);
-    } catch (error) {
-      if (error.code === "EAGAIN") Atomics.wait(nap, 0, 0, 0.2);
-      else if (error.code !== "EINTR") gone = true; // the runner is gone: nobody is left to tell
-    }
-  }
-  shared?.unlock();
-  used = 0;
-  if (out.length > 1024 * 1024) out = Buffer.allocUnsafe(64 * 1024);
-  last = now();
+  if (begun.length > 0) put(`{"started":[${begun.map((call) => call.call).join(",")}]}`, []);
+  if (control === null) return;
+  lock();
+  drain();
+  unlock();
+  settled = true;
   if (gone) process.exit(1);
 }
 
-const nap = new Int32Array(new SharedArrayBuffer(4));
+function drain() {
+  write(out, control[USED]);
+  control[USED] = 0;
+}
+
+function write(buffer, size) {
+  for (let at = 0; at < size && !gone; ) {
+    try {
+      at += fs.writeSync(SOCKET, buffer, at, size - at);
+    } catch (error) {
+      if (error.code === "EAGAIN") Atomics.wait(control, NAP, 0, 0.2);
+      else if (error.code !== "EINTR") gone = true; // the runner is gone: nobody is left to tell
+    }
+  }
+}
+
+function lock() {
+  while (Atomics.compareExchange(control, LOCK, 0, 1) !== 0) Atomics.wait(control, LOCK, 1, 1);
+}
+
+function unlock() {
+  Atomics.store(control, LOCK, 0);
+}
 
 /** Cuts what arrives into frames. */
 class Inbox {
@@ -501,97 +530,85 @@ class Inbox {
   }
 }
 
-// The watchdog: tells the runner what had begun when the main thread does not get round to it,
-// because a handler loops, or eats memory until it is killed. It costs no system call per event.
+// The watchdog: sends what is held and tells what has begun when the main thread does not get round
+// to it, because a handler computes, loops, or eats memory until it is killed. Thus the runner knows
+// whom to blame, without a system call per event.
 
 const WATCHDOG = `
 const fs = require("node:fs");
-const { control, slots } = require("node:worker_threads").workerData;
-const [TURN, BUSY, LOCK, PARKED] = [0, 1, 2, 3];
-let told = new Set();
+const { control, slots, out } = require("node:worker_threads").workerData;
+const told = new Float64Array(slots.length);
 let idle = 0;
 for (;;) {
-  const turn = Atomics.load(control, TURN);
-  const busy = Atomics.load(control, BUSY);
-  Atomics.wait(control, 4, 0, ${STUCK_MS});
-  if (turn !== Atomics.load(control, TURN)) { idle = 0; continue; }
-  if (busy && Atomics.load(control, BUSY)) { tell(); continue; }
-  if (++idle < 50) continue;
-  idle = 0;
-  Atomics.store(control, PARKED, 1);
-  if (turn === Atomics.load(control, TURN)) Atomics.wait(control, PARKED, 1);
-  Atomics.store(control, PARKED, 0);
+  const turn = Atomics.load(control, ${TURN});
+  const busy = Atomics.load(control, ${BUSY});
+  Atomics.wait(control, ${NAP}, 0, ${STUCK_MS});
+  if (turn !== Atomics.load(control, ${TURN})) idle = 0;
+  else if (busy && Atomics.load(control, ${BUSY})) speak();
+  else if (++idle === 50) park(turn);
 }
-function tell() {
-  if (Atomics.compareExchange(control, LOCK, 0, 1) !== 0) return;
-  const begun = slots.filter((call) => call !== 0);
-  const news = [...begun].filter((call) => !told.has(call));
-  told = new Set(begun);
-  if (news.length > 0) {
-    const meta = Buffer.from(JSON.stringify({ started: news }));
-    const frame = Buffer.concat([Buffer.alloc(8), meta]);
-    frame.writeUInt32BE(meta.length, 0);
-    for (let at = 0; at < frame.length; ) {
-      try {
-        at += fs.writeSync(${SOCKET}, frame, at);
-      } catch (error) {
-        if (error.code !== "EAGAIN") break;
-        Atomics.wait(control, 4, 0, 1);
-      }
+function park(turn) {
+  idle = 0;
+  Atomics.store(control, ${PARKED}, 1);
+  if (turn === Atomics.load(control, ${TURN})) Atomics.wait(control, ${PARKED}, 1);
+  Atomics.store(control, ${PARKED}, 0);
+}
+function speak() {
+  if (Atomics.compareExchange(control, ${LOCK}, 0, 1) !== 0) return;
+  write(out, control[${USED}]);
+  control[${USED}] = 0;
+  const begun = [...slots].filter((call, slot) => call !== 0 && call !== told[slot]);
+  told.set(slots);
+  if (begun.length > 0) {
+    const meta = Buffer.from(JSON.stringify({ started: begun }));
+    const head = Buffer.alloc(8);
+    head.writeUInt32BE(meta.length);
+    write(Buffer.concat([head, meta]), 8 + meta.length);
+  }
+  Atomics.store(control, ${LOCK}, 0);
+  Atomics.notify(control, ${LOCK});
+}
+function write(buffer, size) {
+  for (let at = 0; at < size; ) {
+    try {
+      at += fs.writeSync(${SOCKET}, buffer, at, size - at);
+    } catch (error) {
+      if (error.code !== "EAGAIN" && error.code !== "EINTR") return;
+      Atomics.wait(control, ${NAP}, 0, 1);
     }
   }
-  Atomics.store(control, LOCK, 0);
-  Atomics.notify(control, LOCK);
 }
 `;
 
-class Shared {
-  static TURN = 0;
-  static BUSY = 1;
-  static LOCK = 2;
-  static PARKED = 3;
-  constructor(count) {
-    this.control = new Int32Array(new SharedArrayBuffer(5 * 4));
-    this.slots = new Float64Array(new SharedArrayBuffer(count * 8));
-    const workerData = { control: this.control, slots: this.slots };
-    const thread = new Worker(WATCHDOG, { eval: true, workerData, execArgv: [], env: {}, name: "pelton" });
-    thread.on("error", () => {}); // without it, a stuck handler is known a little later
-    thread.unref();
-  }
-  work() {
-    Atomics.add(this.control, Shared.TURN, 1);
-    Atomics.store(this.control, Shared.BUSY, 1);
-    if (Atomics.load(this.control, Shared.PARKED) === 1) {
-      Atomics.store(this.control, Shared.PARKED, 0);
-      Atomics.notify(this.control, Shared.PARKED);
-    }
-  }
-  rest() {
-    Atomics.store(this.control, Shared.BUSY, 0);
-  }
-  lock() {
-    while (Atomics.compareExchange(this.control, Shared.LOCK, 0, 1) !== 0) {
-      Atomics.wait(this.control, Shared.LOCK, 1, 1);
-    }
-  }
-  unlock() {
-    Atomics.store(this.control, Shared.LOCK, 0);
-  }
+function watch() {
+  const workerData = { control, slots, out };
+  const thread = new Worker(WATCHDOG, { eval: true, workerData, execArgv: [], env: {} });
+  thread.on("error", () => {}); // without it, a handler that blocks is told of when it is over
+  thread.unref();
 }
 
-let shared = null;
+function turnBegins() {
+  Atomics.add(control, TURN, 1);
+  Atomics.store(control, BUSY, 1);
+  if (Atomics.load(control, PARKED) === 1) {
+    Atomics.store(control, PARKED, 0);
+    Atomics.notify(control, PARKED);
+  }
+}
 
 // Calls.
 
 let handle = null;
 let running = 0;
 let draining = false;
-let wary = 0; // so many calls to go until blocking handlers are forgotten
+// So many calls are told of one by one before they begin: when a worker has died too quickly for
+// anyone to know which call did it, they run again in a new worker, and there it will be known.
+let careful = 0;
 
 function start(frames) {
   const calls = frames.filter(([call]) => call.call !== undefined);
   if (calls.length === 0) return;
-  shared.work();
+  turnBegins();
   const alone = calls.length === 1 && running === 0;
   for (const [call, body] of calls) begin(call, body, alone);
   schedule();
@@ -599,35 +616,37 @@ function start(frames) {
 
 function begin(call, body, alone) {
   const began = now();
-  call.ended = false;
+  const tell = alone || careful > 0;
+  if (!tell && (!settled || (control[USED] > 0 && began - since > HOLD_MS))) flush();
   fresh.push(call);
-  shared.slots[call.slot] = call.call;
+  slots[call.slot] = call.call;
+  if (tell) flush();
+  if (careful > 0) careful -= 1;
   running += 1;
-  // What is held must not wait for this handler, and a crash at its start must be known as its own.
-  if (alone || wary > 0 || began - last > HOLD_MS) flush();
   const events = eventsOf(call, body);
   const context = new Context(call, began);
   try {
     const result = handle(call.batch ? events : events[0], context);
     if (typeof result?.then === "function") {
       result.then(
-        (value) => finish(call, () => conclude(call, events, context, value)),
-        (error) => finish(call, () => excuse(call, events, error)),
+        (value) => finish(call, began, () => conclude(call, events, context, value)),
+        (error) => finish(call, began, () => excuse(call, events, error)),
       );
     } else {
-      finish(call, () => conclude(call, events, context, result));
+      finish(call, began, () => conclude(call, events, context, result));
     }
   } catch (error) {
-    finish(call, () => excuse(call, events, error));
+    finish(call, began, () => excuse(call, events, error));
   }
-  wary = now() - began > HOLD_MS ? 1000 : Math.max(0, wary - 1);
 }
 
-function finish(call, reply) {
+function finish(call, began, reply) {
   reply();
   call.ended = true;
-  shared.slots[call.slot] = 0;
+  slots[call.slot] = 0;
   running -= 1;
+  // The watchdog may have told of a call that took long.
+  if (call.told || now() - began > HOLD_MS) settled = false;
   if (now() - since > HOLD_MS) flush();
   schedule();
   if (draining && running === 0) leave();
@@ -693,6 +712,7 @@ function syntaxErrorPlace(file) {
 
 async function init({ init }) {
   folder = path.dirname(init.file);
+  share(init.slots);
   try {
     if (init.protocol !== 1) throw new Bad(`this worker speaks protocol 1, the runner ${init.protocol}`);
     handle = await load(init.file);
@@ -703,7 +723,8 @@ async function init({ init }) {
     put(JSON.stringify({ failed: cut(failed) }), []);
     process.exit(1); // flushes
   }
-  shared = new Shared(init.slots);
+  careful = Math.max(64, 2 * init.slots);
+  watch();
   put('{"ready":{"async":true}}', []);
   flush();
 }
