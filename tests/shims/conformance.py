@@ -255,6 +255,22 @@ class Conformance:
         self.assertNotEqual(self.crash("die"), 0)
         self.assertEqual(self.begun(), {2})
 
+    def warm_up(self):
+        """Past the first calls, of which a worker may tell one by one."""
+        self.worker.send(*[self.worker.frame(("nothing", b"", {})) for _ in range(200)])
+        for _ in range(200):
+            self.worker.answer()
+
+    def test_a_slow_handler_does_not_hold_finished_replies(self):
+        self.warm_up()
+        for _ in range(2):
+            self.worker.send(*[self.worker.frame((what, b"", {})) for what in ("nothing", "nothing", "slow")])
+            before = time.monotonic()
+            quick = [self.worker.answer().call for _ in range(2)]
+            self.assertLess(time.monotonic() - before, 0.25)
+            self.assertEqual(self.worker.answer().call, quick[1] + 1)
+            time.sleep(0.8)  # until whoever sends meanwhile has nothing to do and sleeps
+
     def test_a_loop(self):
         frames = [self.worker.frame((subject, b"", {})) for subject in ("nothing", "nothing", "loop", "nothing")]
         self.worker.send(*frames)

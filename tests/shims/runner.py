@@ -17,7 +17,7 @@ HEAD = struct.Struct(">II")
 PATIENCE = 20  # seconds until a silent worker fails its test
 
 PYTHON = [os.environ.get("PELTON_TEST_PYTHON", "python3"), "-u", "-c", (SHIMS / "pelton.py").read_text()]
-NODE = ["node", "--input-type=module", "--eval", (SHIMS / "pelton.mjs").read_text()]
+NODE = [os.environ.get("PELTON_TEST_NODE", "node"), "--input-type=module", "--eval", (SHIMS / "pelton.mjs").read_text()]
 
 
 def frame(meta, body=b""):

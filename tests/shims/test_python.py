@@ -24,18 +24,6 @@ class Sync(Conformance, WorkerTest):
         self.worker.answer()
         self.assertEqual(self.worker.page[2], 0, "it has ended")
 
-    def test_a_slow_handler_does_not_hold_finished_replies(self):
-        self.worker.send(*[self.worker.frame((what, b"", {})) for what in ("nothing", "nothing", "slow")])
-        before = time.monotonic()
-        self.assertEqual([self.worker.answer().call for _ in range(2)], [1, 2])
-        self.assertLess(time.monotonic() - before, 0.25)
-        self.assertEqual(self.worker.answer().call, 3)
-        time.sleep(0.2)  # until the thread that sends has nothing to do and sleeps
-        self.worker.send(*[self.worker.frame((what, b"", {})) for what in ("nothing", "slow")])
-        before = time.monotonic()
-        self.worker.answer()
-        self.assertLess(time.monotonic() - before, 0.25)
-
     def test_out_of_memory_is_a_crash(self):
         self.assertEqual(self.crash("memory"), 137)
         self.assertEqual(self.begun(), {1})
@@ -46,6 +34,8 @@ class Async(Conformance, WorkerTest):
     function = "overlapping.py"
     one_by_one = False
     raised = r"^KeyError: 'nö' \(conformance.py:\d+\)$"
+
+    test_a_slow_handler_does_not_hold_finished_replies = None  # it blocks the event loop
 
     def test_calls_run_at_the_same_time(self):
         self.worker.send(*[self.worker.frame(("meet", b"", {})) for _ in range(2)])
@@ -78,7 +68,7 @@ class Loading(LoadFailures, WorkerTest):
     command = PYTHON
     extension = "py"
     sources = {
-        "syntax": ("def handle(event, context:\n    pass\n", r"^SyntaxError: .*\(syntax.py:1\)$"),
+        "syntax": ("def handle(event, context:\n    pass\n", r"^SyntaxError: .*\(syntax.py:\d\)$"),
         "import": ("import os\nimport nowhere_at_all\n", r"^ModuleNotFoundError: .*\(import.py:2\)$"),
         "raises": ("x = 1\n\nraise ValueError('no database')\n", r"^ValueError: no database \(raises.py:3\)$"),
         "exits": ("import sys\nsys.exit('stop')\n", r"^SystemExit: stop \(exits.py:2\)$"),
