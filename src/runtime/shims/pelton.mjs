@@ -170,7 +170,8 @@ class Context {
   get log() {
     const call = this.#call.call;
     const at = (level) => (...args) => note(level, format(...args), call);
-    return { debug: at("debug"), info: at("info"), warn: at("warn"), warning: at("warn"), error: at("error") };
+    const [debug, info, warn, error] = ["debug", "info", "warn", "error"].map(at);
+    return { debug, info, warn, warning: warn, error };
   }
   /** The state of the event's key, null when it is new. Assign the next one. */
   get state() {
@@ -217,9 +218,8 @@ function decode(raw, headers) {
   const type = media.trim();
   if (type.endsWith("/json") || type.endsWith("+json")) return JSON.parse(text(raw));
   if (!type.startsWith("text/")) return raw;
-  const charset = parameters.map((p) => p.trim()).find((p) => p.startsWith("charset="));
-  if (!charset) return text(raw);
-  return new TextDecoder(charset.slice("charset=".length).replaceAll('"', ""), { fatal: true }).decode(raw);
+  const [charset] = parameters.map((p) => /^\s*charset="?([^"\s]+)/.exec(p)?.[1]).filter(Boolean);
+  return charset ? new TextDecoder(charset, { fatal: true }).decode(raw) : text(raw);
 }
 
 function text(raw) {
@@ -240,7 +240,8 @@ function verdictOf(result, bodies) {
     return { done: several(result).map((item) => outputOf(item, bodies)) };
   } catch (error) {
     bodies.length = kept;
-    return { bad: cut(error instanceof Bad ? error.message : `the answer cannot be encoded: ${describe(error)}`) };
+    const why = error instanceof Bad ? "" : "the answer cannot be encoded: ";
+    return { bad: cut(why + describe(error)) };
   }
 }
 
@@ -269,7 +270,7 @@ function outputOf(item, bodies) {
   if (kind && !headers.some(([name]) => /^(content-type|ce-datacontenttype)$/i.test(name))) {
     headers.push(["content-type", kind]);
   }
-  output.size = typeof data === "string" ? Buffer.byteLength(data) : data.length;
+  output.size = sizeOf(data);
   if (headers.length > 0) output.headers = headers;
   bodies.push(data);
   return output;
@@ -279,10 +280,11 @@ function outputOf(item, bodies) {
 function headerList(headers) {
   if (headers === null || headers === undefined) return [];
   const pairs = [];
-  if (typeof headers !== "object") throw new Bad("headers must be an object of strings, or pairs of strings");
+  const rule = "headers must be an object of strings, or pairs of strings";
+  if (typeof headers !== "object") throw new Bad(rule);
   const given = typeof headers[Symbol.iterator] === "function" ? headers : Object.entries(headers);
   for (const pair of given) {
-    if (!Array.isArray(pair)) throw new Bad("headers must be an object of strings, or pairs of strings");
+    if (!Array.isArray(pair)) throw new Bad(rule);
     const [name, value] = pair;
     for (const one of Array.isArray(value) ? value : [value]) {
       if (typeof name !== "string" || typeof one !== "string") {
@@ -297,7 +299,9 @@ function headerList(headers) {
 /** The data of an output and its content type. */
 function encode(value) {
   if (typeof value === "string") return [wellFormed(value), "text/plain"];
-  if (ArrayBuffer.isView(value)) return [Buffer.from(value.buffer, value.byteOffset, value.byteLength), null];
+  if (ArrayBuffer.isView(value)) {
+    return [Buffer.from(value.buffer, value.byteOffset, value.byteLength), null];
+  }
   if (value instanceof ArrayBuffer) return [Buffer.from(value), null];
   if (value instanceof Incoming) {
     throw new Bad("handle returned the event it was given: return event.data to pass it on");
@@ -313,7 +317,7 @@ function encode(value) {
 }
 
 function wellFormed(value) {
-  if (/\p{Surrogate}/u.test(value)) throw new Bad("a string with half a surrogate pair is not UTF-8");
+  if (!value.isWellFormed()) throw new Bad("a string with half a surrogate pair is not UTF-8");
   return value;
 }
 
@@ -326,7 +330,7 @@ function conclude(call, events, context, result) {
   let verdicts;
   if (call.batch) {
     verdicts = batchItems(result, events)?.map((item) => verdictOf(item, bodies));
-    const bad = "a batch is answered by a list with one item for each event, or an object by event.id";
+    const bad = "a batch is answered by a list with an item for each event, or an object by event.id";
     verdicts ??= events.map(() => ({ bad }));
   } else {
     verdicts = [verdictOf(result, bodies)];
@@ -337,14 +341,14 @@ function conclude(call, events, context, result) {
   try {
     put(JSON.stringify(meta), bodies);
   } catch (error) {
-    put(JSON.stringify({ reply: call.call, verdicts: events.map(() => ({ bad: cut(`state: ${describe(error)}`) })) }), []);
+    const bad = cut(`the state cannot be encoded: ${describe(error)}`);
+    put(JSON.stringify({ reply: call.call, verdicts: events.map(() => ({ bad })) }), []);
   }
 }
 
 function batchItems(result, events) {
   if (Array.isArray(result)) return result.length === events.length ? result : undefined;
-  const plain = result !== null && typeof result === "object" && Object.getPrototypeOf(result) === Object.prototype;
-  const byId = result instanceof Map ? result : plain ? new Map(Object.entries(result)) : new Map();
+  const byId = result instanceof Map ? result : new Map(Object.entries(result ?? {}));
   const complete = byId.size === events.length && events.every((event) => byId.has(event.id));
   return complete ? events.map((event) => byId.get(event.id)) : undefined;
 }
@@ -358,7 +362,8 @@ function excuse(call, events, error) {
     const reason = cut(`${describe(error)}${place(error)}`);
     const undecodable = (event) => error !== null && event.failure === error;
     // The others of a batch did nothing wrong: they go on without the broken one.
-    verdicts = events.map((event) => (undecodable(event) ? { reject: reason, undecodable: true } : retry(reason)));
+    const reject = { reject: reason, undecodable: true };
+    verdicts = events.map((event) => (undecodable(event) ? reject : retry(reason)));
   }
   put(JSON.stringify({ reply: call.call, verdicts }), []);
 }
@@ -369,7 +374,9 @@ function cut(reason) {
 }
 
 function describe(error) {
-  if (!(error instanceof Error)) return typeof error === "string" ? error : inspect(error, { depth: 1 });
+  if (error instanceof Bad) return error.message;
+  if (typeof error === "string") return error;
+  if (!(error instanceof Error)) return inspect(error, { depth: 1 });
   return error.message ? `${error.name}: ${error.message}` : String(error.name);
 }
 
@@ -381,7 +388,7 @@ function place(error) {
   for (const line of error.stack.split("\n")) {
     const found = /((?:file:\/\/)?\/[^()]*?):(\d+)(?::\d+)?\)?$/.exec(line.trimEnd());
     if (!found) continue;
-    const file = found[1].startsWith("file:") ? fileURLToPath(found[1].replace(/\?.*$/, "")) : found[1];
+    const file = found[1].startsWith("file:") ? fileURLToPath(found[1]) : found[1];
     if (file.startsWith(folder + path.sep) && !file.includes("/node_modules/")) {
       return ` (${path.relative(folder, file)}:${found[2]})`;
     }
@@ -424,8 +431,7 @@ function share(count) {
 /** Holds a frame for the next write. */
 function put(meta, bodies) {
   const metaSize = Buffer.byteLength(meta);
-  let size = 0;
-  for (const body of bodies) size += typeof body === "string" ? Buffer.byteLength(body) : body.length;
+  const size = bodies.reduce((sum, body) => sum + sizeOf(body), 0);
   const whole = 8 + metaSize + size;
   lock();
   if (control[USED] + whole > HELD_MAX) drain();
@@ -442,6 +448,10 @@ function put(meta, bodies) {
   unlock();
 }
 
+function sizeOf(data) {
+  return typeof data === "string" ? Buffer.byteLength(data) : data.length;
+}
+
 function note(level, message, call) {
   put(JSON.stringify({ log: level, message, call }), []);
   if (level === "error") flush();
@@ -449,10 +459,10 @@ function note(level, message, call) {
 }
 
 function schedule() {
-  if (!scheduled) {
-    scheduled = true;
-    setImmediate(turnEnds);
-  }
+  if (scheduled) return;
+  scheduled = true;
+  turnBegins();
+  setImmediate(turnEnds);
 }
 
 function turnEnds() {
@@ -608,10 +618,9 @@ let careful = 0;
 function start(frames) {
   const calls = frames.filter(([call]) => call.call !== undefined);
   if (calls.length === 0) return;
-  turnBegins();
+  schedule();
   const alone = calls.length === 1 && running === 0;
   for (const [call, body] of calls) begin(call, body, alone);
-  schedule();
 }
 
 function begin(call, body, alone) {
@@ -670,7 +679,7 @@ function provide() {
   const things = { Event, Retry, Reject };
   const key = "pelton.module";
   globalThis[Symbol.for(key)] = things;
-  const source = `const { Event, Retry, Reject } = globalThis[Symbol.for("${key}")]; export { Event, Retry, Reject };`;
+  const source = `export const { Event, Retry, Reject } = globalThis[Symbol.for("${key}")];`;
   const url = `data:text/javascript,${encodeURIComponent(source)}`;
   const resolve = (wanted, context, next) =>
     wanted === "pelton" ? { url, format: "module", shortCircuit: true } : next(wanted, context);
@@ -691,7 +700,8 @@ async function load(file) {
   const found = module.handle ?? module.default?.handle;
   if (typeof found !== "function") {
     const name = path.basename(file);
-    throw new Bad(`${name} has no function \`handle\`: write \`export async function handle(event, context) {…}\``);
+    const write = "write `export async function handle(event, context) {…}`";
+    throw new Bad(`${name} has no function \`handle\`: ${write}`);
   }
   return found;
 }
@@ -718,9 +728,9 @@ async function init({ init }) {
     handle = await load(init.file);
   } catch (error) {
     if (!(error instanceof Bad)) print(error);
-    const where = place(error) || (error instanceof SyntaxError ? syntaxErrorPlace(init.file) : "");
-    const failed = error instanceof Bad ? error.message : `${describe(error)}${where}`;
-    put(JSON.stringify({ failed: cut(failed) }), []);
+    let where = error instanceof Bad ? "" : place(error);
+    if (error instanceof SyntaxError && !where) where = syntaxErrorPlace(init.file);
+    put(JSON.stringify({ failed: cut(`${describe(error)}${where}`) }), []);
     process.exit(1); // flushes
   }
   careful = Math.max(64, 2 * init.slots);
@@ -732,7 +742,7 @@ async function init({ init }) {
 process.on("SIGINT", () => {}); // Ctrl-C is for the runner
 process.on("exit", flush);
 process.execArgv = []; // children of the function are no workers
-Object.defineProperty(process, "stdin", { get: () => Readable.from([]), configurable: true });
+Object.defineProperty(process, "stdin", { value: Readable.from([]), configurable: true });
 provide();
 
 const inbox = new Inbox();
@@ -747,6 +757,7 @@ socket.on("data", (chunk) => {
     init(first[0]).then(() => {
       start(waiting);
       waiting = [];
+      if (draining && running === 0) leave();
     });
   }
 });

@@ -1,6 +1,5 @@
 // Does what the subject says; its twin is conformance.py.
 
-import fs from "node:fs";
 import { Event, Reject, Retry } from "pelton";
 
 console.log("loaded");
@@ -129,7 +128,6 @@ const WHAT = {
   "deep": function deep() { return deep(); },
   "loop": () => { for (;;); },
   "stdin": stdin,
-  "stdin-descriptor": () => fs.fstatSync(0).isSocket(),
   "out": out,
   "die": () => process.abort(),
   "exit": () => process.exit(3),
