@@ -1,6 +1,5 @@
 """Does what the subject says; its twin is conformance.mjs."""
 
-import asyncio
 import os
 import sys
 import time
