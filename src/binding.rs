@@ -81,18 +81,24 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
         let mut pace = Pace::default();
         let mut tasks = JoinSet::new();
         self.metrics.slots.set(i64::try_from(self.spec.concurrency.get()).unwrap_or(i64::MAX));
+        let mut draining = false;
         let result = loop {
             let room = self.room(&held);
             tokio::select! {
                 biased;
-                () = shutdown.drain.cancelled() => break Ok(()),
+                () = shutdown.abort.cancelled() => break Ok(()),
+                () = shutdown.drain.cancelled(), if !draining => {
+                    draining = true;
+                    source.stop();
+                }
                 Some(ended) = tasks.join_next() => {
                     report(ended);
                     while let Some(ended) = tasks.try_join_next() {
                         report(ended);
                     }
                 }
-                pulled = source.pull(room), if room.events > 0 => match pulled {
+                pulled = source.pull(room), if room.events > 0 || draining => match pulled {
+                    Ok(deliveries) if deliveries.is_empty() => break Ok(()),
                     Ok(deliveries) => {
                         let (count, begun) = (deliveries.len(), Instant::now());
                         for delivery in deliveries {
@@ -104,9 +110,6 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
                 },
             }
         };
-        for delivery in source.drain().await {
-            self.start(delivery, &held, &mut tasks, &shutdown, pace);
-        }
         finish(tasks, &shutdown).await;
         result
     }

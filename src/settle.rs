@@ -306,6 +306,10 @@ pub struct Now {
     pub unavailable: Duration,
 }
 
+/// How long an event that a drain cut short stays away: longer than the runner that ends may still
+/// be sent events, so that another one gets it.
+pub const GIVEN_BACK_FOR: Duration = Duration::from_secs(4);
+
 /// The longest delay a function may ask for.
 pub const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -356,7 +360,7 @@ pub fn settle(end: End, record: Record, delivered: u64, policy: &Policy, now: No
             give_up(Letter { reason: cause, error: reason, failed })
         }
         End::Fault(Fault::Unavailable(_)) => give_back(record, delivered, now.unavailable),
-        End::Cancelled => give_back(record, delivered, Duration::ZERO),
+        End::Cancelled => give_back(record, delivered, GIVEN_BACK_FOR),
         End::Retry { reason, after } => {
             let record = charge(record, outcome, &reason, now);
             again_or_give_up(record, delivered, policy, now, reason, after)

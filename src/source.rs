@@ -47,8 +47,9 @@ pub trait Source: Send {
     /// The claim on one delivered event.
     type Lease: Lease;
 
-    /// Waits until there is at least one event. Never has more events requested and handed out
-    /// than there was room for.
+    /// Waits until there is at least one event; once [stopped](Self::stop), an empty list says that
+    /// none will come any more. Never has more events requested and handed out than there was room
+    /// for.
     ///
     /// # Errors
     /// When there is no use in pulling again before somebody changes something.
@@ -57,8 +58,9 @@ pub trait Source: Send {
         room: Room,
     ) -> impl Future<Output = Result<Vec<Delivery<Self::Lease>>, SourceError>> + Send;
 
-    /// Stops asking and returns what was already on its way.
-    fn drain(&mut self) -> impl Future<Output = Vec<Delivery<Self::Lease>>> + Send;
+    /// Stops asking. What was asked for may still come, and is the caller's to handle: a delivery
+    /// that nobody takes would look like one that vanished with its runner.
+    fn stop(&mut self);
 }
 
 /// The claim on one delivered event. It is extended in the background for as long as it lives;

@@ -1,6 +1,6 @@
 //! Follows the shop's streams: what the functions published, and what they gave up.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use anyhow::{Context, Result};
 use async_nats::{
@@ -8,11 +8,14 @@ use async_nats::{
     jetstream::{
         self,
         consumer::{AckPolicy, pull},
+        context::GetStreamErrorKind,
+        stream::Stream,
     },
 };
-use futures_util::{Stream, StreamExt, stream::select};
+use futures_util::{Stream as Messages, StreamExt, stream::select};
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
+use tokio::time::interval;
 
 /// Something that happened to an order.
 #[derive(Debug)]
@@ -57,7 +60,7 @@ impl fmt::Display for What {
 }
 
 /// Everything that happens to orders, from the beginning.
-pub(crate) async fn follow(url: &str) -> Result<impl Stream<Item = Result<News>> + Unpin> {
+pub(crate) async fn follow(url: &str) -> Result<impl Messages<Item = Result<News>> + Unpin> {
     let js = jetstream::new(async_nats::connect(url).await?);
     let events = messages(&js, "SHOP").await?;
     let letters = messages(&js, "SHOP_DLQ").await?;
@@ -67,11 +70,24 @@ pub(crate) async fn follow(url: &str) -> Result<impl Stream<Item = Result<News>>
 async fn messages(
     js: &jetstream::Context,
     stream: &str,
-) -> Result<impl Stream<Item = Result<Message>> + use<>> {
+) -> Result<impl Messages<Item = Result<Message>> + use<>> {
     let all = pull::Config { ack_policy: AckPolicy::None, ..pull::Config::default() };
-    let stream = js.get_stream(stream).await.with_context(|| format!("no stream {stream}"))?;
+    let stream = created(js, stream).await?;
     let messages = stream.create_consumer(all).await?.messages().await?;
     Ok(messages.map(|message| Ok(message?.message.clone())))
+}
+
+/// Waits until Pelton has created a stream.
+async fn created(js: &jetstream::Context, name: &str) -> Result<Stream> {
+    let mut looks = interval(Duration::from_millis(100));
+    loop {
+        looks.tick().await;
+        match js.get_stream(name).await {
+            Ok(stream) => return Ok(stream),
+            Err(err) if matches!(err.kind(), GetStreamErrorKind::JetStream(_)) => {}
+            Err(err) => return Err(err.into()),
+        }
+    }
 }
 
 fn read(message: &Message) -> Result<News> {

@@ -11,13 +11,17 @@ mod pelton;
 use std::{env, process::ExitCode, time::Duration};
 
 use anyhow::{Context, Result, bail};
-use futures_util::StreamExt;
+use futures_util::{Stream, StreamExt};
 use tokio::{
     signal::unix::{SignalKind, signal},
     time::timeout,
 };
 
-use self::{follow::follow, orders::Orders, pelton::Pelton};
+use self::{
+    follow::{News, follow},
+    orders::Orders,
+    pelton::Pelton,
+};
 
 /// How long all orders together may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -39,47 +43,55 @@ async fn demo(once: bool) -> Result<()> {
     let mut pelton = Pelton::dev("functions/pelton.yaml").await?;
     let url = pelton.url().to_owned();
     let outcome = tokio::select! {
-        outcome = trade(&url) => outcome,
+        outcome = open(&url, once) => outcome,
         stopped = stop_asked() => stopped,
         ended = pelton.ended() => ended,
     };
-    if outcome.is_ok() && !once {
-        println!("The shop stays open. In another terminal:");
-        println!("  export NATS_URL={url}");
-        println!("  target/debug/pelton send orders.placed '{}'", orders::SAMPLES[0].json);
-        println!("Ctrl-C closes it.");
-        tokio::select! {
-            stopped = stop_asked() => stopped?,
-            ended = pelton.ended() => ended?,
-        }
-    }
     println!("Closing the shop.");
     pelton.close().await?;
     outcome
 }
 
-/// Sends the orders and tells each one's story to its end.
-async fn trade(url: &str) -> Result<()> {
-    let mut news = follow(url).await?;
+/// Takes the sample orders, and then whatever else comes until somebody closes the shop.
+async fn open(url: &str, once: bool) -> Result<()> {
+    let mut orders = Orders::default();
+    let news = follow(url).await?;
+    let trade = async { tokio::try_join!(place(url), tell(news, &mut orders)) };
+    let in_time = timeout(PATIENCE, trade).await;
+    println!("\n{orders}");
+    match in_time {
+        Ok(outcome) => outcome.map(drop)?,
+        Err(_) => bail!("not every order came to its end within {PATIENCE:?}"),
+    }
+    if !once {
+        println!("The shop stays open. In another terminal:");
+        println!("  export NATS_URL={url}");
+        println!("  target/debug/pelton send orders.placed '{}'", orders::SAMPLES[0].json);
+        println!("Ctrl-C closes it.");
+        std::future::pending::<()>().await;
+    }
+    Ok(())
+}
+
+async fn place(url: &str) -> Result<()> {
     for order in &orders::SAMPLES {
         println!("{}  placed: {}", order.id, order.about);
         pelton::send(url, "orders.placed", order.json).await?;
     }
-    let mut orders = Orders::default();
-    let all = async {
-        while !orders.ended() {
-            let news = news.next().await.context("the stream of news ended")??;
-            println!("{}  {}", news.order, news.what);
-            orders.note(news);
-        }
-        anyhow::Ok(())
-    };
-    let in_time = timeout(PATIENCE, all).await;
-    println!("\n{orders}");
-    match in_time {
-        Ok(outcome) => outcome,
-        Err(_) => bail!("not every order came to its end within {PATIENCE:?}"),
+    Ok(())
+}
+
+/// Tells each order's story to its end.
+async fn tell(
+    mut news: impl Stream<Item = Result<News>> + Unpin,
+    orders: &mut Orders,
+) -> Result<()> {
+    while !orders.ended() {
+        let news = news.next().await.context("the stream of news ended")??;
+        println!("{}  {}", news.order, news.what);
+        orders.note(news);
     }
+    Ok(())
 }
 
 /// Ctrl-C, or what a supervisor sends.

@@ -30,13 +30,13 @@ pub(crate) struct Pelton {
 }
 
 impl Pelton {
-    /// Starts `pelton dev` with a nats-server of its own, and waits until its functions are bound.
+    /// Starts `pelton dev` with a nats-server of its own, and waits until it has shown its bindings.
     pub(crate) async fn dev(manifest: &str) -> Result<Self> {
         let notes = env::temp_dir().join(format!("pelton-shop-{}", std::process::id()));
         let mut child = command()?
             .args(["dev", manifest])
             .env("SHOP_DIR", &notes)
-            .env("PELTON_ADMIN_LISTEN", "127.0.0.1:0")
+            .env("PELTON_LOG_FORMAT", "text")
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             // Ctrl-C goes to a whole group; this child is told by us, once.
@@ -44,9 +44,9 @@ impl Pelton {
             .kill_on_drop(true)
             .spawn()?;
         let output = child.stdout.take().context("pelton has no output")?;
-        let (found, url) = oneshot::channel();
-        let printer = tokio::spawn(print(BufReader::new(output).lines(), found));
-        let url = timeout(PATIENCE, url).await.context("pelton dev does not say where NATS is")?;
+        let (started, starting) = oneshot::channel();
+        let printer = tokio::spawn(print(BufReader::new(output).lines(), started));
+        let url = timeout(PATIENCE, starting).await.context("pelton dev does not start")?;
         let url = url.context("pelton dev ended before it was ready")?;
         Ok(Self { child, url, printer, notes })
     }
@@ -81,21 +81,27 @@ impl Pelton {
 /// Stores one event with `pelton send`.
 pub(crate) async fn send(url: &str, subject: &str, data: &str) -> Result<()> {
     let mut send = command()?;
-    send.args(["send", subject, data]).env("NATS_URL", url).stdout(Stdio::null());
+    send.args(["send", subject, data, "--header", "content-type: application/json"]);
+    send.env("NATS_URL", url).stdout(Stdio::null());
     let status = send.status().await?;
     ensure!(status.success(), "pelton send ended with {status}");
     Ok(())
 }
 
-/// Shows what pelton writes; the first NATS URL in it is where its server is.
-async fn print(mut lines: Lines<BufReader<ChildStdout>>, found: oneshot::Sender<String>) {
-    let mut found = Some(found);
+/// Shows what pelton writes, and says where its nats-server is once it has shown its bindings.
+async fn print(mut lines: Lines<BufReader<ChildStdout>>, started: oneshot::Sender<String>) {
+    let mut url = None;
+    let mut started = Some(started);
     while let Ok(Some(line)) = lines.next_line().await {
         println!("  | {line}");
-        let url = line.split_whitespace().find(|word| word.starts_with("nats://"));
-        if let Some(url) = url
-            && let Some(found) = found.take()
-            && found.send(url.to_owned()).is_err()
+        let mut words = line.split_whitespace();
+        url = url
+            .or_else(|| words.clone().find(|word| word.starts_with("nats://")).map(str::to_owned));
+        // The bindings are the table under this heading; one line for each.
+        if words.next() == Some("BINDING")
+            && let Some(url) = url.clone()
+            && let Some(started) = started.take()
+            && started.send(url).is_err()
         {
             return;
         }

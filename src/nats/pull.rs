@@ -19,12 +19,17 @@ use super::{
     provision::{Consumer, Restored},
     reply::Reply,
 };
-use crate::source::{Delivery, Origin, Room, Source, SourceError};
+use crate::{
+    settle::GIVEN_BACK_FOR,
+    source::{Delivery, Origin, Room, Source, SourceError},
+};
 
-/// How long the server keeps a pull that it cannot fill.
-const EXPIRES: Duration = Duration::from_secs(30);
-/// How often it says that it still has one.
-const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How long the server keeps a pull that it cannot fill. A pull cannot be taken back, and giving up
+/// the subscription strands what the server is about to deliver: a drain waits for this long.
+const EXPIRES: Duration = Duration::from_secs(3);
+const _: () = assert!(EXPIRES.as_secs() < GIVEN_BACK_FOR.as_secs());
+/// How long after that a pull counts as forgotten by the server.
+const GRACE: Duration = Duration::from_secs(3);
 /// What a message takes beyond headers and payload, generously.
 const ENVELOPE: usize = 64 * 1024;
 
@@ -46,6 +51,7 @@ pub struct NatsSource {
     heard: Instant,
     watchdog: Interval,
     trouble: Trouble,
+    stopped: bool,
 }
 
 /// What was asked for and has not come yet, in sum over all pulls: the server spreads messages over
@@ -75,7 +81,7 @@ impl NatsSource {
         let state = connection.state();
         let refusals = connection.refusals();
         let generation = state.borrow().generation;
-        let mut watchdog = tokio::time::interval(HEARTBEAT);
+        let mut watchdog = tokio::time::interval(GRACE / 3);
         watchdog.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Ok(Self {
             origin: Arc::new(consumer.origin.clone()),
@@ -93,6 +99,7 @@ impl NatsSource {
             heard: Instant::now(),
             watchdog,
             trouble: Trouble::none(),
+            stopped: false,
         })
     }
 
@@ -110,11 +117,8 @@ impl NatsSource {
         }
         self.check_permission()?;
         let bytes = bytes.max(least);
-        let request = format!(
-            r#"{{"batch":{free},"max_bytes":{bytes},"expires":{},"idle_heartbeat":{}}}"#,
-            EXPIRES.as_nanos(),
-            HEARTBEAT.as_nanos(),
-        );
+        let request =
+            format!(r#"{{"batch":{free},"max_bytes":{bytes},"expires":{}}}"#, EXPIRES.as_nanos());
         self.pulls += 1;
         let inbox = format!("{}.{}", self.inbox, self.pulls);
         let subject = self.consumer.next_subject(&self.connection.api);
@@ -237,9 +241,15 @@ impl NatsSource {
         }
     }
 
-    /// Two heartbeats missed: whatever was asked for is not coming.
+    /// Not even the end of a pull came: whatever was asked for is not coming.
     fn silent(&self) -> bool {
-        self.credit.events > 0 && self.heard.elapsed() > HEARTBEAT * 2
+        self.credit.events > 0 && self.heard.elapsed() > EXPIRES + GRACE
+    }
+
+    /// Whether anything may still come without being asked for. A connection that breaks takes the
+    /// pulls with it.
+    fn under_way(&self) -> bool {
+        self.credit.events > 0 && self.state.borrow().connected
     }
 }
 
@@ -248,7 +258,11 @@ impl Source for NatsSource {
 
     async fn pull(&mut self, room: Room) -> Result<Vec<Delivery<NatsLease>>, SourceError> {
         loop {
-            self.ask(room).await?;
+            if !self.stopped {
+                self.ask(room).await?;
+            } else if !self.under_way() {
+                return Ok(Vec::new());
+            }
             tokio::select! {
                 biased;
                 message = self.subscriber.next() => {
@@ -259,7 +273,9 @@ impl Source for NatsSource {
                             warn!(consumer = self.consumer.name, text, "the server refused a pull");
                         }
                         // Never await while holding deliveries: this future may be dropped.
-                        Some(Notice::Check) if deliveries.is_empty() => self.check().await?,
+                        Some(Notice::Check) if deliveries.is_empty() && !self.stopped => {
+                            self.check().await?;
+                        }
                         Some(Notice::Check) | None => {}
                     }
                     if !deliveries.is_empty() {
@@ -277,29 +293,16 @@ impl Source for NatsSource {
                 () = tokio::time::sleep_until(self.trouble.until), if self.trouble.pending() => {}
                 _ = self.watchdog.tick() => if self.silent() {
                     self.credit = Credit::default();
-                    self.check().await?;
+                    if !self.stopped {
+                        self.check().await?;
+                    }
                 }
             }
         }
     }
 
-    async fn drain(&mut self) -> Vec<Delivery<NatsLease>> {
-        let mut rest = Vec::new();
-        if self.subscriber.drain().await.is_err() {
-            return rest;
-        }
-        // The server answers the end of the subscription after all that it had sent before.
-        let last_words = async {
-            while let Some(message) = self.subscriber.next().await {
-                if message.status.is_none() {
-                    rest.extend(self.delivery(message));
-                }
-            }
-        };
-        if tokio::time::timeout(Duration::from_secs(2), last_words).await.is_err() {
-            debug!("the end of a subscription was not confirmed in time");
-        }
-        rest
+    fn stop(&mut self) {
+        self.stopped = true;
     }
 }
 

@@ -79,22 +79,27 @@ async fn nkey_seed_file() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn credentials_file() {
-    let (operator, account, user) =
-        (KeyPair::new_operator(), KeyPair::new_account(), KeyPair::new_user());
-    let none = json!({ "subs": -1, "data": -1, "payload": -1 });
-    let limits = json!({
+    let (operator, user) = (KeyPair::new_operator(), KeyPair::new_user());
+    let (account, system) = (KeyPair::new_account(), KeyPair::new_account());
+    let claims = |kind: &str, more: serde_json::Value| {
+        let mut claims =
+            json!({ "type": kind, "version": 2, "subs": -1, "data": -1, "payload": -1 });
+        claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        claims
+    };
+    let limits = json!({ "limits": {
         "subs": -1, "data": -1, "payload": -1, "imports": -1, "exports": -1, "wildcards": true,
         "conn": -1, "leaf": -1, "mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1,
-    });
-    let operator_jwt = jwt(&operator, &operator, json!({ "type": "operator", "version": 2 }));
-    let account_claims = json!({ "type": "account", "version": 2, "limits": limits });
-    let account_jwt = jwt(&operator, &account, account_claims);
-    let mut user_claims = json!({ "type": "user", "version": 2 });
-    user_claims.as_object_mut().expect("an object").extend(none.as_object().cloned().unwrap());
-    let user_jwt = jwt(&account, &user, user_claims);
+    } });
+    let operator_claims = claims("operator", json!({ "system_account": system.public_key() }));
+    let operator_jwt = jwt(&operator, &operator, operator_claims);
+    let account_jwt = jwt(&operator, &account, claims("account", limits));
+    let system_jwt = jwt(&operator, &system, claims("account", json!({})));
+    let user_jwt = jwt(&account, &user, claims("user", json!({})));
     let config = format!(
-        "operator: {operator_jwt}\nresolver: MEMORY\nresolver_preload {{ {}: {account_jwt} }}",
-        account.public_key()
+        "operator: {operator_jwt}\nresolver: MEMORY\nresolver_preload {{ {}: {account_jwt}, {}: {system_jwt} }}",
+        account.public_key(),
+        system.public_key(),
     );
     let server = NatsServer::with_config(&config).await;
     let site = Site::new();

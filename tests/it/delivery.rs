@@ -58,7 +58,11 @@ async fn each_output_is_stored_once_through_five_kills() {
 async fn work_until(runner: &Runner, mut done: impl AsyncFnMut() -> bool) {
     eventually("enough outputs", async || {
         let scrape = runner.try_scrape().await?;
-        FUNCTIONS.iter().for_each(|binding| scrape.assert_adds_up(binding));
+        for binding in FUNCTIONS {
+            scrape.assert_adds_up(binding);
+            let of = |name| scrape.get(name, &[("binding", binding)]);
+            assert!(of("invocations_in_flight") <= of("slots"), "{binding} holds too many");
+        }
         done().await.then_some(())
     })
     .await;

@@ -70,6 +70,7 @@ async fn ten_rolling_restarts_charge_nobody() {
         old = new;
     }
     streams.wait_settled("t-note").await;
+    assert_eq!(old.scrape().await.get("losses_total", &[]), 0.0);
     assert_each_ran_once(&site, count);
     assert_eq!(streams.texts("OUT").await, vec!["1"; count], "attempts");
     assert_eq!(streams.count("T_DLQ").await, 0);

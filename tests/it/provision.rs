@@ -96,12 +96,13 @@ async fn a_stream_of_another_manifest_is_used_and_not_changed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_start_for_an_old_durable_is_refused() {
     let server = NatsServer::start().await;
-    let mut runner = Runner::start(&echo(", start: all"), &server).await;
+    let old = echo(", start: all");
+    let mut runner = Runner::start(&old, &server).await;
     assert_eq!(runner.sigterm().await.code(), Some(0));
     let (code, log) = refused(&echo(", start: new"), &server, &[]).await;
     assert!(matches!(code, Some(1..=3)), "{code:?}");
     assert!(log.contains("start") && log.contains("t-echo"), "{log}");
-    let mut runner = Runner::start(&echo(", start: all"), &server).await;
+    let mut runner = Runner::start(&old, &server).await;
     assert_eq!(runner.sigterm().await.code(), Some(0));
 }
 
@@ -113,7 +114,8 @@ async fn a_new_durable_starts_where_it_is_told() {
     for n in 1..=5 {
         streams.send("in.echo", n.to_string()).await;
     }
-    let _runner = Runner::start(&echo(", publish: out.echo, start: 4"), &server).await;
+    let site = echo(", publish: out.echo, start: 4");
+    let _runner = Runner::start(&site, &server).await;
     streams.wait_count("OUT", 2).await;
     streams.wait_settled("t-echo").await;
     let mut texts = streams.texts("OUT").await;

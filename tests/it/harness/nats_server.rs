@@ -126,7 +126,10 @@ impl Drop for NatsServer {
             kill_and_reap(child);
         }
         if thread::panicking() {
-            eprintln!("--- nats-server ---\n{}", self.site.lines("log").join("\n"));
+            let log = self.site.lines("log");
+            let banner = log.iter().position(|line| line.ends_with("Server is ready"));
+            let said = log.iter().skip(banner.unwrap_or(0));
+            eprintln!("--- nats-server ---\n{}", said.cloned().collect::<Vec<_>>().join("\n"));
         }
     }
 }
