@@ -4,13 +4,19 @@
 mod health;
 mod hold;
 mod invoke;
+mod pace;
 
 use std::{
     sync::{Arc, atomic::Ordering},
     time::Duration,
 };
 
-use tokio::{sync::Semaphore, task::JoinSet};
+use futures_util::FutureExt as _;
+use tokio::{
+    sync::Semaphore,
+    task::{JoinSet, unconstrained},
+    time::Instant,
+};
 use tracing::{debug, error};
 
 use crate::{
@@ -25,6 +31,7 @@ use crate::{
 
 pub use health::Health;
 use hold::{Held, Slot};
+use pace::Pace;
 
 /// How long settling may go on after everything was told to stop.
 const LAST_WORDS: Duration = Duration::from_secs(3);
@@ -71,6 +78,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
         S::Lease: 'static,
     {
         let held = Arc::new(Held::default());
+        let mut pace = Pace::default();
         let mut tasks = JoinSet::new();
         self.metrics.slots.set(i64::try_from(self.spec.concurrency.get()).unwrap_or(i64::MAX));
         let mut draining = false;
@@ -92,9 +100,11 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
                 pulled = source.pull(room), if room.events > 0 || draining => match pulled {
                     Ok(deliveries) if deliveries.is_empty() => break Ok(()),
                     Ok(deliveries) => {
+                        let (count, begun) = (deliveries.len(), Instant::now());
                         for delivery in deliveries {
-                            self.start(delivery, &held, &mut tasks, &shutdown);
+                            self.start(delivery, &held, &mut tasks, &shutdown, pace);
                         }
+                        pace = pace.after(begun.elapsed(), count);
                     }
                     Err(err) => break Err(err),
                 },
@@ -110,6 +120,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
         held: &Arc<Held>,
         tasks: &mut JoinSet<()>,
         shutdown: &Shutdown,
+        pace: Pace,
     ) where
         C: crate::source::Lease + 'static,
     {
@@ -119,10 +130,16 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             self.metrics.in_flight.inc();
         });
         let invocation = Arc::clone(self).handle(delivery, shutdown.clone());
-        tasks.spawn(async move {
+        let mut invocation = Box::pin(async move {
             invocation.await;
             drop(slot);
         });
+        // What ends without waiting needs no task. Unconstrained, because one pull brings more
+        // events than a task's budget has steps, and would move the rest to tasks for no reason.
+        if pace.is_quick() && unconstrained(&mut invocation).now_or_never().is_some() {
+            return;
+        }
+        tasks.spawn(invocation);
     }
 
     fn policy(&self) -> Policy {

@@ -64,7 +64,10 @@ enum Verb {
 /// Runs the command line and says how the process should end.
 pub(crate) fn main() -> ExitCode {
     let Cli { verb, log_format } = Cli::parse();
-    let format = log_format.unwrap_or_default();
+    let format = log_format.unwrap_or_else(|| match &verb {
+        Verb::Run(_) => logging::Format::default(),
+        _ => logging::Format::Text,
+    });
     let result = match verb {
         Verb::Lint(args) => lint::run(&args).map_err(Failure::from),
         Verb::Schema(args) => schema::run(&args).map_err(Failure::from),

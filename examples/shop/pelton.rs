@@ -38,6 +38,8 @@ impl Pelton {
             .env("SHOP_DIR", &notes)
             .env("PELTON_LOG_FORMAT", "text")
             .stdin(Stdio::null())
+            // Its lines tell of failures; the functions' own tracebacks would drown them.
+            .env("PELTON_LOG", "error")
             .stdout(Stdio::piped())
             // Ctrl-C goes to a whole group; this child is told by us, once.
             .process_group(0)

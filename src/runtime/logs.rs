@@ -12,6 +12,8 @@ const LINE_MAX: usize = 16 * 1024;
 /// What is kept of standard error for the reason of a failure, in lines and bytes.
 const TAIL_LINES: usize = 8;
 const TAIL_BYTES: usize = 1024;
+/// V8 says why it gives up in such a line, before a stack that is longer than what is kept.
+const FATAL: &str = "FATAL ERROR: ";
 
 /// Hands every line to `show` until the end. A stream that cannot be read has ended.
 pub(crate) async fn lines(mut stream: impl AsyncRead + Unpin, mut show: impl FnMut(&str)) {
@@ -47,14 +49,20 @@ fn emit(line: &[u8], show: &mut impl FnMut(&str)) {
     }
 }
 
-/// The last lines of standard error.
+/// The last lines of standard error; once there is a fatal one, that and the first behind it.
 #[derive(Debug, Default)]
 pub(crate) struct Tail(Mutex<VecDeque<String>>);
 
 impl Tail {
     pub(crate) fn push(&self, line: &str) {
         let mut lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if line.starts_with(FATAL) {
+            lines.clear();
+        }
         if lines.len() == TAIL_LINES {
+            if lines.front().is_some_and(|first| first.starts_with(FATAL)) {
+                return;
+            }
             lines.pop_front();
         }
         lines.push_back(crate::settle::cut(line, TAIL_BYTES).to_owned());
@@ -70,20 +78,20 @@ impl Tail {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).back().cloned()
     }
 
-    /// The last lines, `what` before them, as many as fit.
+    /// The lines, `what` before them, as many of the last as fit.
     pub(crate) fn explain(&self, what: &str) -> String {
         let lines = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut room = TAIL_BYTES;
-        let kept: Vec<&str> = lines
-            .iter()
-            .rev()
-            .map(String::as_str)
-            .take_while(|line| {
-                let fits = line.len() <= room;
-                room = room.saturating_sub(line.len());
-                fits
-            })
-            .collect();
+        let fits = |line: &&String| {
+            let fits = line.len() <= room;
+            room = room.saturating_sub(line.len());
+            fits
+        };
+        let fatal = lines.front().filter(|first| first.starts_with(FATAL));
+        let kept: Vec<&str> = match fatal {
+            Some(first) => vec![first],
+            None => lines.iter().rev().take_while(fits).map(String::as_str).collect(),
+        };
         match kept.is_empty() {
             true => what.to_owned(),
             false => format!("{what}: {}", kept.into_iter().rev().collect::<Vec<_>>().join("\n")),

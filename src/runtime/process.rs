@@ -3,8 +3,10 @@
 
 mod desk;
 mod frame;
+mod member;
 mod page;
 mod pool;
+mod roster;
 mod talk;
 mod worker;
 

@@ -46,6 +46,13 @@ async fn main() {
     println!("storing {events} events of {SIZE} bytes …");
     fill(&server, events).await;
 
+    if std::env::var_os("ONLY_PELTON").is_some() {
+        // For a profiler.
+        for round in 0..=rounds {
+            println!("{:.0}", rate(events, native(&server, events, round).await));
+        }
+        return;
+    }
     println!("{rounds} rounds, each contender in turn; events/s");
     println!("round        bare      pelton     ratio");
     let mut runs = Vec::with_capacity(rounds);

@@ -17,6 +17,7 @@ mod degraded;
 mod delivery;
 mod drain;
 mod faults;
+mod house;
 mod manifest;
 mod provision;
 mod recovery;

@@ -26,6 +26,13 @@ pub(super) struct Job {
 impl Job {
     /// Whoever waited may have left.
     pub(super) fn answer(self, reply: Result<Reply, Fault>) {
+        let asked = self.call.events.len();
+        let reply = reply.and_then(|reply| match reply.verdicts.len() {
+            said if said != asked => {
+                Err(Fault::BadReply(format!("{said} verdicts for {asked} events")))
+            }
+            _ => Ok(reply),
+        });
         if self.reply.send(reply).is_err() {
             tracing::trace!(ticket = self.ticket, "nobody waits for this reply");
         }
@@ -324,3 +331,6 @@ impl Desk {
         (flight.number == number).then_some(slot)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -132,13 +132,18 @@ impl<'a> Talk<'a> {
                 lines(err, |line| self.err(line)).await;
             }
         };
-        tokio::join!(reading, self.write(writer), out, err);
+        // What was printed before a reply was sent is read before it, and so gets its event's id.
+        tokio::join!(biased; out, err, reading, self.write(writer));
     }
 
     async fn read(&self, mut reader: OwnedReadHalf) -> Said {
         let mut buffer = BytesMut::with_capacity(READ);
         let mut replies = Vec::new();
         loop {
+            if buffer.is_empty() && buffer.capacity() > 4 * READ {
+                // One large reply must not cost its size for as long as the worker lives.
+                buffer = BytesMut::with_capacity(READ);
+            }
             if buffer.capacity() - buffer.len() < READ / 2 {
                 buffer.reserve(READ);
             }

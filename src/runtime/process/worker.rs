@@ -164,11 +164,17 @@ fn verdict(
         (None, false, Some(Said::Nonsense(what))) => Death::NotStarted(talk.tail.explain(what)),
         (None, false, _) => Death::NotStarted(match talk.tail.after(talk.token) {
             Some(reason) => reason,
-            None => talk.tail.explain(&format!("{ended} before it was ready")),
+            None => talk.tail.explain(&format!("{ended} before it was ready{}", limit(talk.spec))),
         }),
         (None, true, Some(Said::Nonsense(what))) => Death::Died(talk.tail.explain(what)),
         (None, true, _) => Death::Died(talk.tail.explain(&ended)),
     }
+}
+
+/// What may be to blame.
+fn limit(spec: &Spec) -> String {
+    let mib = spec.program.memory_limit.map(|limit| limit >> 20);
+    mib.map(|mib| format!(", with a memory_limit of {mib}MiB")).unwrap_or_default()
 }
 
 /// Waits while the worker's words are heard.

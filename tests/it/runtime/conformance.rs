@@ -4,10 +4,11 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use pelton::{
-    event::{Cause, Event, Headers, Outgoing, Verdict},
-    handler::{Fault, Handler, Reply},
+    event::{Cause, Event, Headers, Outgoing, State, Verdict},
+    handler::{Call, Fault, Handler, Reply},
     manifest::Runtime,
 };
+use serde_json::{Value, json};
 
 use super::{LONG, SHORT, call, done, fixture, function, handler, plain};
 
@@ -176,7 +177,32 @@ async fn conforms(kind: Kind) {
             check(&*handler, kind, case).await;
         }
     }
+    takes_a_list(&*handler, kind).await;
+    if WORKERS.contains(&kind) {
+        keeps_state(&*handler, kind).await;
+    }
     handler.stop().await;
+}
+
+async fn takes_a_list(handler: &dyn Handler, kind: Kind) {
+    let mut list = call("echo", "first");
+    for (subject, data) in [("reject", ""), ("echo", ""), ("echo", "last")] {
+        list.events.rest.push(call(subject, data).events.first);
+    }
+    let reply = plain(handler.call(list).await).unwrap();
+    let echo = |data| done(&[data]).unwrap().verdicts.remove(0);
+    // A program that says nothing has no output, rather than an empty one.
+    let empty = if kind == Exec { Verdict::Done(Vec::new()) } else { echo("") };
+    let never = Verdict::Reject { cause: Cause::Rejected, reason: "never".to_owned() };
+    assert_eq!(reply.verdicts, [echo("first"), never, empty, echo("last")], "{kind:?}");
+}
+
+async fn keeps_state(handler: &dyn Handler, kind: Kind) {
+    for (state, next) in [(Value::Null, 1), (json!({"count": 41}), 42)] {
+        let call = Call { state: Some(State(state)), ..call("state", "") };
+        let reply = handler.call(call).await.unwrap();
+        assert_eq!(reply.state, Some(State(json!({"count": next}))), "{kind:?}");
+    }
 }
 
 async fn check(handler: &dyn Handler, kind: Kind, case: Case) {

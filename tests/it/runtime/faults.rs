@@ -7,6 +7,7 @@ use pelton::{
     handler::{Call, Company, Fault, Handler, Reply},
     manifest::{Function, Runtime},
 };
+use tokio::io::{AsyncBufReadExt, BufReader};
 
 use super::{LONG, SHORT, call, done, fixture, folder, function, handler, one_worker, plain};
 
@@ -64,7 +65,7 @@ async fn the_neighbours_of_a_timeout_are_not_charged() {
         let handler = one_worker(runtime(file), 8);
         handler.start().await.unwrap();
         for culprit in ["hang", "spin"] {
-            neighbours_are_not_charged(&*handler, culprit, Duration::from_secs(2)).await;
+            neighbours_are_not_charged(&*handler, culprit, Duration::from_secs(1)).await;
         }
     }
 }
@@ -73,17 +74,17 @@ async fn the_neighbours_of_a_timeout_are_not_charged() {
 async fn the_neighbours_of_a_command_are_not_charged() {
     let handler = one_worker(command(), 8);
     neighbours_are_not_charged(&*handler, "crash", LONG).await;
-    neighbours_are_not_charged(&*handler, "hang", Duration::from_secs(2)).await;
+    neighbours_are_not_charged(&*handler, "hang", Duration::from_secs(1)).await;
 }
 
-/// Each of them alone takes longer than half of the timeout, all of them much longer.
+/// Together they take longer than the timeout, none of them does.
 #[tokio::test]
 async fn a_call_that_waits_in_a_worker_does_not_time_out() {
     let handler = one_worker(runtime("neighbours.py"), 8);
-    let timeout = Duration::from_secs(1);
-    let calls = (0..4).map(|n| Call { timeout, ..call("slow", n.to_string()) }).collect();
+    let timeout = Duration::from_secs(2);
+    let calls = (0..5).map(|n| Call { timeout, ..call("slow", n.to_string()) }).collect();
     let replies = together(&*handler, calls).await;
-    assert_eq!(replies, [0, 1, 2, 3].map(|n: u32| done(&[&n.to_string()])));
+    assert_eq!(replies, [0, 1, 2, 3, 4].map(|n: u32| done(&[&n.to_string()])));
 }
 
 #[tokio::test]
@@ -173,6 +174,62 @@ async fn exec_kills_what_takes_too_long_with_its_children() {
     let call = Call { timeout: SHORT, ..call("any", "") };
     assert_eq!(handler(&function, 1).call(call).await, Err(Fault::Timeout(SHORT)));
     ended(std::fs::read_to_string(file).unwrap().trim()).await;
+}
+
+/// A shell is the runner here: it starts a launcher that becomes a `sleep`, and is killed.
+#[tokio::test]
+async fn a_worker_ends_with_its_runner() {
+    let launch = "\"$0\" __pelton-launch $$ token 0 / sleep 3600 & echo $!; wait";
+    let mut runner = tokio::process::Command::new("sh")
+        .args(["-c", launch, env!("CARGO_BIN_EXE_pelton")])
+        .stdout(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(runner.stdout.take().unwrap()).lines();
+    let worker = lines.next_line().await.unwrap().unwrap();
+    let name = || std::fs::read_to_string(format!("/proc/{worker}/comm")).unwrap();
+    while name() != "sleep\n" {
+        tokio::task::yield_now().await;
+    }
+    runner.kill().await.unwrap();
+    ended(&worker).await;
+}
+
+/// Lines of a function are tagged with the event that printed them, if that is known.
+#[tokio::test]
+async fn what_functions_print_is_logged_with_their_event() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_ansi(false)
+        .without_time()
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let handler = one_worker(runtime("neighbours.py"), 4);
+    handler.call(call("print", "grüße")).await.unwrap();
+    handler.stop().await;
+    let lines = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+    let tagged = |level, line| {
+        let tagged = format!("{level} function: {line} function=\"f\" event=\"ORDERS:12\"");
+        assert!(lines.lines().any(|line| line.trim_start() == tagged), "{tagged} in:\n{lines}");
+    };
+    tagged("INFO", "grüße");
+    tagged("WARN", "to standard error");
+    tagged("INFO", "through the context");
+}
+
+#[derive(Clone, Default)]
+struct Log(Arc<std::sync::Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 fn pid(reply: &Reply) -> String {
