@@ -6,6 +6,7 @@ mod invoke;
 mod lint;
 mod list;
 mod logging;
+mod payload;
 mod run;
 mod schema;
 mod send;

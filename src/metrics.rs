@@ -1,24 +1,24 @@
 //! Every metric's name, and the only place that has one. Handles are resolved once, when a binding
 //! or a function is built: no look-up by label on the path of an event.
 
+mod handles;
+mod register;
+
 use std::{
     sync::{PoisonError, RwLock},
     time::Duration,
 };
 
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry, TextEncoder, core::Collector,
+    Gauge, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
-use crate::settle::{Ack, Outcome, Reason};
+use crate::settle::Reason;
 
-/// Seconds, for what takes the time of a call.
-const DURATION_BUCKETS: [f64; 12] =
-    [0.0001, 0.0005, 0.001, 0.005, 0.01, 0.05, 0.1, 0.5, 1.0, 5.0, 30.0, 300.0];
-/// Seconds, for what takes the time of a backlog.
-const QUEUE_BUCKETS: [f64; 12] =
-    [0.0001, 0.001, 0.005, 0.025, 0.1, 0.5, 1.0, 5.0, 30.0, 300.0, 900.0, 3600.0];
+use handles::OUTCOMES;
+pub use handles::{BindingMetrics, WorkerGuard, WorkerMetrics, WorkerStart};
+use register::{counters, durations, gauges, queue_waits, register};
 
 /// All metrics of one runner.
 #[derive(Debug)]
@@ -58,80 +58,6 @@ pub struct Metrics {
     consistent: RwLock<()>,
 }
 
-/// The handles of one binding.
-#[derive(Debug, Clone)]
-pub struct BindingMetrics {
-    outcomes: [IntCounter; OUTCOMES.len()],
-    /// Received and not yet settled.
-    pub in_flight: IntGauge,
-    /// Room for events.
-    pub slots: IntGauge,
-    /// Start to end of an invocation.
-    pub invocation_duration: Histogram,
-    /// Stored to started.
-    pub queue_wait: Histogram,
-    /// Deliveries.
-    pub received: IntCounter,
-    /// Deliveries that were not the first of their event.
-    pub redeliveries: IntCounter,
-    /// Deliveries that vanished with a runner.
-    pub losses: IntCounter,
-    settlements: [IntCounter; 3],
-    /// Words for the server that could not be said.
-    pub settlement_errors: IntCounter,
-    /// Claims prolonged.
-    pub lease_extensions: IntCounter,
-    dead_letters: [IntCounter; Reason::ALL.len()],
-    /// Dead letters that could not be stored.
-    pub dead_letter_publish_errors: IntCounter,
-    /// Outputs stored for the first time.
-    pub published_stored: IntCounter,
-    /// Outputs that were stored already.
-    pub published_duplicate: IntCounter,
-    /// Values that had nowhere to go.
-    pub published_discarded: IntCounter,
-    /// Outputs that can never be stored.
-    pub published_failed: IntCounter,
-    /// Sent to stored.
-    pub publish_duration: Histogram,
-    /// Unix seconds of the last success.
-    pub last_success: IntGauge,
-    /// 1 while the function can be called, 0 while the binding is degraded.
-    pub up: IntGauge,
-}
-
-/// The handles of one function's workers.
-#[derive(Debug, Clone)]
-pub struct WorkerMetrics {
-    starts: IntCounterVec,
-    function: String,
-    start_duration: Histogram,
-    workers: IntGauge,
-}
-
-/// Why a worker was started.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WorkerStart {
-    /// There was none, or more were needed.
-    Demand,
-    /// The one before it died.
-    Crash,
-    /// The one before it was killed because an event took too long.
-    Timeout,
-}
-
-impl WorkerStart {
-    const ALL: [Self; 3] = [Self::Demand, Self::Crash, Self::Timeout];
-
-    const fn as_str(self) -> &'static str {
-        match self {
-            Self::Demand => "demand",
-            Self::Crash => "crash",
-            Self::Timeout => "timeout",
-        }
-    }
-}
-
 /// What the server says of a consumer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ConsumerGauges {
@@ -146,17 +72,6 @@ pub struct ConsumerGauges {
     /// Age of the oldest event that is not acknowledged, in seconds.
     pub oldest_unacked: Option<u64>,
 }
-
-/// Outcomes that are counted, in the order of `BindingMetrics::outcomes`.
-const OUTCOMES: [Outcome; 7] = [
-    Outcome::Done,
-    Outcome::Retry,
-    Outcome::Reject,
-    Outcome::Timeout,
-    Outcome::Crash,
-    Outcome::BadReply,
-    Outcome::Unavailable,
-];
 
 impl Metrics {
     /// Registers every metric.
@@ -443,117 +358,6 @@ impl Metrics {
     }
 }
 
-impl BindingMetrics {
-    /// Counts an invocation that ended. An output that can never be stored does not change that
-    /// the function said "done".
-    pub fn outcome(&self, outcome: Outcome) {
-        let index = OUTCOMES.iter().position(|known| *known == outcome).unwrap_or(0);
-        if let Some(counter) = self.outcomes.get(index) {
-            counter.inc();
-        }
-    }
-
-    /// Counts a word that the server was given.
-    pub fn settled(&self, ack: &Ack) {
-        let [done, redeliver, terminate] = &self.settlements;
-        match ack {
-            Ack::Done => done.inc(),
-            Ack::Redeliver { .. } => redeliver.inc(),
-            Ack::Terminate { .. } => terminate.inc(),
-        }
-    }
-
-    /// Counts a dead letter that was stored.
-    pub fn dead_letter(&self, reason: Reason) {
-        let index = Reason::ALL.iter().position(|known| *known == reason);
-        if let Some(counter) = index.and_then(|index| self.dead_letters.get(index)) {
-            counter.inc();
-        }
-    }
-}
-
-impl WorkerMetrics {
-    /// Counts a start; `took` is the time until the worker was ready.
-    pub fn started(&self, reason: WorkerStart, took: Duration) {
-        self.starts.with_label_values(&[self.function.as_str(), reason.as_str()]).inc();
-        self.start_duration.observe(took.as_secs_f64());
-    }
-
-    /// Counts a worker for as long as the guard lives.
-    #[must_use]
-    pub fn running(&self) -> WorkerGuard {
-        self.workers.inc();
-        WorkerGuard(self.workers.clone())
-    }
-}
-
-/// A worker that runs.
-#[derive(Debug)]
-pub struct WorkerGuard(IntGauge);
-
-impl Drop for WorkerGuard {
-    fn drop(&mut self) {
-        self.0.dec();
-    }
-}
-
 fn clamp(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
-
-fn register<C: Collector + Clone + 'static>(
-    registry: &Registry,
-    metric: C,
-) -> Result<C, prometheus::Error> {
-    registry.register(Box::new(metric.clone()))?;
-    Ok(metric)
-}
-
-fn counters(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> Result<IntCounterVec, prometheus::Error> {
-    register(registry, IntCounterVec::new(Opts::new(name, help).namespace(PREFIX), labels)?)
-}
-
-fn gauges(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> Result<IntGaugeVec, prometheus::Error> {
-    register(registry, IntGaugeVec::new(Opts::new(name, help).namespace(PREFIX), labels)?)
-}
-
-fn durations(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> Result<HistogramVec, prometheus::Error> {
-    histograms(registry, name, help, labels, &DURATION_BUCKETS)
-}
-
-fn queue_waits(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-) -> Result<HistogramVec, prometheus::Error> {
-    histograms(registry, name, help, labels, &QUEUE_BUCKETS)
-}
-
-fn histograms(
-    registry: &Registry,
-    name: &str,
-    help: &str,
-    labels: &[&str],
-    buckets: &[f64],
-) -> Result<HistogramVec, prometheus::Error> {
-    let options = HistogramOpts::new(name, help).namespace(PREFIX).buckets(buckets.to_vec());
-    register(registry, HistogramVec::new(options, labels)?)
-}
-
-const PREFIX: &str = "pelton";

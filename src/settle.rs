@@ -1,15 +1,18 @@
 //! Decides what becomes of an event. Pure: no clock, no I/O, no randomness of its own; whoever
 //! calls hands in time and jitter and carries the decision out.
 
+mod record;
+
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::{
     event::{Cause, Publish},
     handler::Fault,
 };
+
+pub use record::{Attempt, HISTORY_ERROR_MAX, Outcome, Reason, Record};
 
 /// What a server is told of a delivery in the end.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,150 +29,6 @@ pub enum Ack {
         /// Shown in the server's advisory.
         reason: String,
     },
-}
-
-/// How an invocation ended; the label `outcome` of the metrics, and an entry of the history.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Outcome {
-    /// The function succeeded.
-    Done,
-    /// It asked for another try, or failed in a way that earns one.
-    Retry,
-    /// It refused the event.
-    Reject,
-    /// It did not end in time.
-    Timeout,
-    /// What ran it broke off.
-    Crash,
-    /// It answered with something that is no verdict.
-    BadReply,
-    /// It could not be started.
-    Unavailable,
-    /// It succeeded, but an output can never be stored.
-    Output,
-}
-
-impl Outcome {
-    /// The spelling in metrics and in the history.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Done => "done",
-            Self::Retry => "retry",
-            Self::Reject => "reject",
-            Self::Timeout => "timeout",
-            Self::Crash => "crash",
-            Self::BadReply => "bad_reply",
-            Self::Unavailable => "unavailable",
-            Self::Output => "output",
-        }
-    }
-}
-
-/// Why an event is a dead letter; the header and metric label `reason`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Reason {
-    /// Every try ended in a retry.
-    AttemptsExhausted,
-    /// The function rejected it.
-    Rejected,
-    /// The last try timed out.
-    Timeout,
-    /// The last try crashed, or the event vanished with its runner too often.
-    Crashed,
-    /// The last try gave no verdict.
-    BadReply,
-    /// The last try's outputs can never be stored.
-    Output,
-    /// Its payload is not what its content type promises.
-    Undecodable,
-    /// It grew older than `retry.max_age` before it succeeded.
-    Expired,
-}
-
-impl Reason {
-    /// All of them, for counters that exist from the start.
-    pub const ALL: [Self; 8] = [
-        Self::AttemptsExhausted,
-        Self::Rejected,
-        Self::Timeout,
-        Self::Crashed,
-        Self::BadReply,
-        Self::Output,
-        Self::Undecodable,
-        Self::Expired,
-    ];
-
-    /// The spelling in headers and metrics.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::AttemptsExhausted => "attempts_exhausted",
-            Self::Rejected => "rejected",
-            Self::Timeout => "timeout",
-            Self::Crashed => "crashed",
-            Self::BadReply => "bad_reply",
-            Self::Output => "output",
-            Self::Undecodable => "undecodable",
-            Self::Expired => "expired",
-        }
-    }
-}
-
-/// One failed attempt: an invocation whose end a runner saw.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Attempt {
-    /// When it ended.
-    #[serde(with = "time::serde::rfc3339")]
-    pub time: OffsetDateTime,
-    /// How.
-    pub outcome: Outcome,
-    /// Why, cut to [`HISTORY_ERROR_MAX`] bytes.
-    pub error: String,
-}
-
-/// The longest error text of a history entry, in bytes: a history of many tries must fit a header.
-pub const HISTORY_ERROR_MAX: usize = 256;
-
-/// What is remembered of an event between its deliveries.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub struct Record {
-    /// Its failed attempts.
-    pub failed: Vec<Attempt>,
-    /// Deliveries that vanished together with the runner that had started them.
-    pub losses: u32,
-    /// The last delivery that is accounted for.
-    pub seen: u64,
-    /// The delivery that was about to run when this was written; kept only once there is a loss,
-    /// so that an event that merely waited while another one killed the runner is not blamed.
-    pub started: Option<u64>,
-    /// Its dead letter is stored without the payload, which therefore stays where it is.
-    pub parked: bool,
-}
-
-impl Record {
-    /// Accounts for the deliveries between the last one known of and `delivered`; returns whether
-    /// one of them was lost.
-    pub fn account(&mut self, delivered: u64) -> bool {
-        let vanished = delivered.saturating_sub(1) > self.seen;
-        let lost = vanished
-            && match self.losses {
-                0 => true,
-                _ => self.started.is_some_and(|started| started > self.seen),
-            };
-        self.losses += u32::from(lost);
-        self.seen = delivered.saturating_sub(1);
-        self.started = None;
-        lost
-    }
-
-    /// The next attempt's number.
-    #[must_use]
-    pub fn attempt(&self) -> u32 {
-        u32::try_from(self.failed.len()).map_or(u32::MAX, |failed| failed.saturating_add(1))
-    }
 }
 
 /// Where and whether a delivered event may run.
@@ -329,7 +188,7 @@ pub fn admit(record: &Record, policy: &Policy) -> Admission {
     let last = record.failed.last();
     match last {
         Some(last) if record.attempt() > policy.attempts => Admission::DeadLetter(Letter {
-            reason: reason_of(last.outcome),
+            reason: Reason::of(last.outcome),
             error: last.error.clone(),
             failed: record.failed.clone(),
         }),
@@ -413,7 +272,7 @@ fn again_or_give_up(
         || backoff(policy.backoff_min, policy.backoff_max, failed, now.jitter),
         |after| after.min(RETRY_AFTER_MAX),
     );
-    let reason = record.failed.last().map_or(Reason::Crashed, |last| reason_of(last.outcome));
+    let reason = record.failed.last().map_or(Reason::Crashed, |last| Reason::of(last.outcome));
     let age_then = (now.time - now.stored) + after;
     if failed >= policy.attempts {
         give_up(Letter { reason, error, failed: record.failed })
@@ -453,16 +312,5 @@ fn give_back(record: Record, delivered: u64, after: Duration) -> Settlement {
         publish: Vec::new(),
         letter: None,
         ack: Ack::Redeliver { after },
-    }
-}
-
-const fn reason_of(outcome: Outcome) -> Reason {
-    match outcome {
-        Outcome::Timeout => Reason::Timeout,
-        Outcome::Crash => Reason::Crashed,
-        Outcome::BadReply => Reason::BadReply,
-        Outcome::Output => Reason::Output,
-        Outcome::Reject => Reason::Rejected,
-        Outcome::Done | Outcome::Retry | Outcome::Unavailable => Reason::AttemptsExhausted,
     }
 }

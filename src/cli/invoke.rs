@@ -1,19 +1,17 @@
 //! `pelton invoke`: one call, here, without NATS.
 
 use std::{
-    io::Read as _,
     path::PathBuf,
     process::ExitCode,
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use time::OffsetDateTime;
 
-use super::{Failure, load};
+use super::{Failure, load, payload};
 use pelton::{
-    event::{Event, EventId, Headers, Publish, Verdict},
+    event::{Event, EventId, Publish, Verdict},
     handler::{Call, Company, Fault, NonEmpty, Reply},
     manifest::{Binding, Manifest},
     metrics::Metrics,
@@ -121,32 +119,14 @@ fn find<'a>(
 }
 
 fn event(args: &Args, binding: Option<&Binding>) -> Result<Event, Failure> {
-    let data = match (&args.file, args.data.as_str()) {
-        (Some(path), _) => std::fs::read(path)
-            .map_err(|err| Failure::Usage(format!("{}: {err}", path.display())))?,
-        (None, "-") => {
-            let mut data = Vec::new();
-            std::io::stdin()
-                .read_to_end(&mut data)
-                .map_err(|err| Failure::Usage(format!("standard input: {err}")))?;
-            data
-        }
-        (None, data) => data.as_bytes().to_vec(),
-    };
+    let data = payload::read(Some(&args.data), args.file.as_deref())?;
     let first = binding.and_then(|binding| binding.subjects.first());
     let subject = args.subject.clone().or_else(|| first.map(|s| s.replace(['*', '>'], "x")));
-    let mut headers = Headers::new();
-    for text in &args.headers {
-        let (name, value) = text
-            .split_once(':')
-            .ok_or_else(|| Failure::Usage(format!("header `{text}`: write it as `name: value`")))?;
-        headers.append(name.trim(), value.trim());
-    }
     Ok(Event {
         id: EventId { stream: "INVOKE".into(), sequence: 1 },
         subject: subject.unwrap_or_else(|| "invoke".to_owned()),
-        headers,
-        data: Bytes::from(data),
+        headers: payload::headers(&args.headers)?,
+        data,
         time: OffsetDateTime::now_utc(),
         attempt: args.attempt.max(1),
     })

@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    io::{IsTerminal as _, Read as _},
+    io::IsTerminal as _,
     path::{Path, PathBuf},
     pin::Pin,
     process::ExitCode,
@@ -13,7 +13,7 @@ use bytes::Bytes;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use super::{DEFAULT_FILE, Failure, load, run::PATIENCE};
+use super::{DEFAULT_FILE, Failure, load, payload, run::PATIENCE};
 use pelton::{
     event::Headers,
     manifest::{Auth, Nats, Server},
@@ -84,20 +84,8 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
 }
 
 async fn send_one(connection: &Connection, args: &Args, headers: &Headers) -> Result<(), Failure> {
-    let data = match (&args.file, args.data.as_deref()) {
-        (Some(path), _) => tokio::fs::read(path)
-            .await
-            .map_err(|err| Failure::Usage(format!("{}: {err}", path.display())))?,
-        (None, Some("-")) => {
-            let mut data = Vec::new();
-            std::io::stdin()
-                .read_to_end(&mut data)
-                .map_err(|err| Failure::Usage(format!("standard input: {err}")))?;
-            data
-        }
-        (None, data) => data.unwrap_or_default().as_bytes().to_vec(),
-    };
-    let sent = connection.send(&args.subject, headers, Bytes::from(data)).await;
+    let data = payload::read(args.data.as_deref(), args.file.as_deref())?;
+    let sent = connection.send(&args.subject, headers, data).await;
     let receipt = sent.map_err(Failure::Problem)?.await.map_err(Failure::Problem)?;
     let duplicate = if receipt.duplicate { " (was there already)" } else { "" };
     println!("stored as {}:{}{duplicate}", receipt.stream, receipt.sequence);
@@ -168,13 +156,7 @@ fn progress(size: u64) -> ProgressBar {
 }
 
 fn headers(args: &Args) -> Result<Headers, Failure> {
-    let mut headers = Headers::new();
-    for text in &args.headers {
-        let (name, value) = text
-            .split_once(':')
-            .ok_or_else(|| Failure::Usage(format!("header `{text}`: write it as `name: value`")))?;
-        headers.append(name.trim(), value.trim());
-    }
+    let mut headers = payload::headers(&args.headers)?;
     if let Some(id) = &args.id {
         headers.set("Nats-Msg-Id", id);
     }

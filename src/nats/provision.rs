@@ -4,19 +4,13 @@
 mod consumer;
 mod stream;
 
-use std::sync::Arc;
-
 use async_nats::jetstream::{self, context::RequestErrorKind, stream::Stream};
-use prometheus::IntCounter;
 use serde::Deserialize;
 use serde_json::json;
 use thiserror::Error;
 
-use super::{connect::Connection, lease::Leases, ledger::NatsLedger, pull::NatsSource};
-use crate::{
-    manifest::{Binding, Manifest},
-    source::SourceError,
-};
+use super::{connect::Connection, ledger::NatsLedger};
+use crate::manifest::{Binding, Manifest};
 
 pub(super) use consumer::{Consumer, Restored, find};
 pub(super) use stream::{bucket_name, find_stream};
@@ -94,32 +88,6 @@ impl Provisioned {
         }
     }
 
-    /// Opens the events of a binding, and what extends their leases for as long as it is polled.
-    ///
-    /// # Errors
-    /// When nothing was provisioned for the binding, or the connection is closed.
-    pub fn open(
-        &self,
-        connection: &Connection,
-        binding: &Binding,
-        extensions: IntCounter,
-    ) -> impl Future<
-        Output = Result<(NatsSource, impl Future<Output = ()> + Send + use<>), SourceError>,
-    > + Send
-    + use<> {
-        let consumer = self.consumers.iter().find(|known| known.binding == binding.name).cloned();
-        let connection = connection.clone();
-        let capacity = binding.concurrency.get();
-        async move {
-            let consumer = consumer.ok_or(SourceError::Closed)?;
-            let leases = Leases::new(connection.clone(), consumer.ack_wait, extensions);
-            let leases = Arc::new(leases);
-            let extender = Arc::clone(&leases).extend_for_ever();
-            let source = NatsSource::open(connection, consumer, leases, capacity).await;
-            Ok((source.map_err(|_| SourceError::Closed)?, extender))
-        }
-    }
-
     /// The record of a binding's events.
     #[must_use]
     pub fn ledger(
@@ -144,6 +112,10 @@ impl Provisioned {
             }
         }
         Ok(lag)
+    }
+
+    pub(super) fn consumer(&self, binding: &Binding) -> Option<&Consumer> {
+        self.consumers.iter().find(|known| known.binding == binding.name)
     }
 
     pub(super) fn consumers(&self) -> &[Consumer] {

@@ -6,6 +6,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use async_nats::{HeaderMap, Message, StatusCode, Subscriber};
 use futures_util::{FutureExt as _, StreamExt as _};
+use prometheus::IntCounter;
 use tokio::{
     sync::watch,
     time::{Instant, Interval, MissedTickBehavior},
@@ -16,10 +17,11 @@ use super::{
     connect::{Connection, State},
     lease::{Leases, NatsLease},
     message,
-    provision::{Consumer, Restored},
+    provision::{Consumer, Provisioned, Restored},
     reply::Reply,
 };
 use crate::{
+    manifest::Binding,
     settle::GIVEN_BACK_FOR,
     source::{Delivery, Origin, Room, Source, SourceError},
 };
@@ -70,27 +72,37 @@ struct Trouble {
 }
 
 impl NatsSource {
-    pub(super) async fn open(
-        connection: Connection,
-        consumer: Consumer,
-        leases: Arc<Leases>,
-        capacity: usize,
-    ) -> Result<Self, async_nats::SubscribeError> {
+    /// Opens the events of a binding, and what extends their leases for as long as it is polled.
+    ///
+    /// # Errors
+    /// When nothing was provisioned for the binding, or the connection is closed.
+    pub async fn open(
+        connection: &Connection,
+        provisioned: &Provisioned,
+        binding: &Binding,
+        extensions: IntCounter,
+    ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), SourceError> {
+        let consumer = provisioned.consumer(binding).ok_or(SourceError::Closed)?.clone();
+        let connection = connection.clone();
+        let leases = Leases::new(connection.clone(), consumer.ack_wait, extensions);
+        let leases = Arc::new(leases);
+        let extender = Arc::clone(&leases).extend_for_ever();
         let inbox = connection.client.new_inbox();
-        let subscriber = connection.client.subscribe(format!("{inbox}.*")).await?;
+        let subscriber = connection.client.subscribe(format!("{inbox}.*")).await;
+        let subscriber = subscriber.map_err(|_| SourceError::Closed)?;
         let state = connection.state();
         let refusals = connection.refusals();
         let generation = state.borrow().generation;
         let mut watchdog = tokio::time::interval(GRACE / 3);
         watchdog.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        Ok(Self {
+        let source = Self {
             origin: Arc::new(consumer.origin.clone()),
             connection,
             consumer,
             leases,
             subscriber,
             inbox,
-            capacity,
+            capacity: binding.concurrency.get(),
             pulls: 0,
             credit: Credit::default(),
             state,
@@ -100,7 +112,8 @@ impl NatsSource {
             watchdog,
             trouble: Trouble::none(),
             stopped: false,
-        })
+        };
+        Ok((source, extender))
     }
 
     /// Asks for more once a quarter of all slots is free, or nothing is on its way.

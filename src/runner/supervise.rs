@@ -17,7 +17,7 @@ use crate::{
     binding::{Binding, Health},
     handler::Handler,
     manifest,
-    nats::{Connection, NatsLedger, NatsSink, Provisioned},
+    nats::{Connection, NatsLedger, NatsSink, NatsSource, Provisioned},
     runtime::{self, BuildError},
     settle::backoff,
     shutdown::Shutdown,
@@ -154,7 +154,7 @@ impl Supervised {
     async fn run_once(&self, shutdown: &Shutdown) -> Result<(), String> {
         let spec = &self.binding.spec;
         let extensions = self.binding.metrics.lease_extensions.clone();
-        let opened = self.provisioned.open(&self.connection, spec, extensions).await;
+        let opened = NatsSource::open(&self.connection, &self.provisioned, spec, extensions).await;
         let (source, extender) = opened.map_err(|err| err.to_string())?;
         let mut background = JoinSet::new();
         background.spawn(extender);

@@ -155,8 +155,7 @@ async fn native(server: &NatsServer, events: usize, round: usize) -> Duration {
     let stream = streams.js.get_stream("BENCH").await.expect("the stream is there");
     let durable = format!("bench-{round}-noop");
     stream.delete_consumer(&durable).await.expect("the consumer goes");
-    let took = *took.lock().expect("nobody panicked");
-    took
+    *took.lock().expect("nobody panicked")
 }
 
 fn rate(events: usize, took: Duration) -> f64 {

@@ -49,15 +49,24 @@ fn only_nats_names_the_client() {
 #[test]
 fn only_metrics_names_a_metric() {
     for needle in ["\"pelton_", "_total\"", "_seconds\""] {
-        let found = offenders(needle, |path| path == Path::new("metrics.rs"));
+        let found = offenders(needle, |path| {
+            path == Path::new("metrics.rs") || path.starts_with("metrics")
+        });
         assert_eq!(found, Vec::<String>::new());
     }
 }
 
 #[test]
 fn deciding_does_no_io_and_reads_no_clock() {
-    let deciding =
-        ["settle.rs", "outputs.rs", "letter.rs", "cloudevents.rs", "event.rs", "subject.rs"];
+    let deciding = [
+        "settle.rs",
+        "settle/record.rs",
+        "outputs.rs",
+        "letter.rs",
+        "cloudevents.rs",
+        "event.rs",
+        "subject.rs",
+    ];
     for needle in ["now_utc", "Instant::now", "fastrand", "tokio::", "std::fs", "async fn"] {
         let found = offenders(needle, |path| !deciding.iter().any(|file| path == Path::new(file)));
         assert_eq!(found, Vec::<String>::new());
