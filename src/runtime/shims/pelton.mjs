@@ -5,6 +5,7 @@
 // provides the module `pelton` that functions import. Node 20.6 or newer, no packages.
 
 import { isUtf8 } from "node:buffer";
+import { spawnSync } from "node:child_process";
 import fs from "node:fs";
 import Module from "node:module";
 import net from "node:net";
@@ -169,7 +170,8 @@ class Context {
   get log() {
     const call = this.#call.call;
     const at = (level) => (...args) => note(level, format(...args), call);
-    return { debug: at("debug"), info: at("info"), warn: at("warn"), warning: at("warn"), error: at("error") };
+    const [debug, info, warn, error] = ["debug", "info", "warn", "error"].map(at);
+    return { debug, info, warn, warning: warn, error };
   }
   /** The state of the event's key, null when it is new. Assign the next one. */
   get state() {
@@ -216,9 +218,8 @@ function decode(raw, headers) {
   const type = media.trim();
   if (type.endsWith("/json") || type.endsWith("+json")) return JSON.parse(text(raw));
   if (!type.startsWith("text/")) return raw;
-  const charset = parameters.map((p) => p.trim()).find((p) => p.startsWith("charset="));
-  if (!charset) return text(raw);
-  return new TextDecoder(charset.slice("charset=".length).replaceAll('"', ""), { fatal: true }).decode(raw);
+  const [charset] = parameters.map((p) => /^\s*charset="?([^"\s]+)/.exec(p)?.[1]).filter(Boolean);
+  return charset ? new TextDecoder(charset, { fatal: true }).decode(raw) : text(raw);
 }
 
 function text(raw) {
@@ -239,7 +240,8 @@ function verdictOf(result, bodies) {
     return { done: several(result).map((item) => outputOf(item, bodies)) };
   } catch (error) {
     bodies.length = kept;
-    return { bad: cut(error instanceof Bad ? error.message : `the answer cannot be encoded: ${describe(error)}`) };
+    const why = error instanceof Bad ? "" : "the answer cannot be encoded: ";
+    return { bad: cut(why + describe(error)) };
   }
 }
 
@@ -268,7 +270,7 @@ function outputOf(item, bodies) {
   if (kind && !headers.some(([name]) => /^(content-type|ce-datacontenttype)$/i.test(name))) {
     headers.push(["content-type", kind]);
   }
-  output.size = typeof data === "string" ? Buffer.byteLength(data) : data.length;
+  output.size = sizeOf(data);
   if (headers.length > 0) output.headers = headers;
   bodies.push(data);
   return output;
@@ -278,9 +280,11 @@ function outputOf(item, bodies) {
 function headerList(headers) {
   if (headers === null || headers === undefined) return [];
   const pairs = [];
+  const rule = "headers must be an object of strings, or pairs of strings";
+  if (typeof headers !== "object") throw new Bad(rule);
   const given = typeof headers[Symbol.iterator] === "function" ? headers : Object.entries(headers);
   for (const pair of given) {
-    if (!Array.isArray(pair)) throw new Bad("headers must be an object of strings, or pairs of strings");
+    if (!Array.isArray(pair)) throw new Bad(rule);
     const [name, value] = pair;
     for (const one of Array.isArray(value) ? value : [value]) {
       if (typeof name !== "string" || typeof one !== "string") {
@@ -295,7 +299,9 @@ function headerList(headers) {
 /** The data of an output and its content type. */
 function encode(value) {
   if (typeof value === "string") return [wellFormed(value), "text/plain"];
-  if (ArrayBuffer.isView(value)) return [Buffer.from(value.buffer, value.byteOffset, value.byteLength), null];
+  if (ArrayBuffer.isView(value)) {
+    return [Buffer.from(value.buffer, value.byteOffset, value.byteLength), null];
+  }
   if (value instanceof ArrayBuffer) return [Buffer.from(value), null];
   if (value instanceof Incoming) {
     throw new Bad("handle returned the event it was given: return event.data to pass it on");
@@ -311,7 +317,7 @@ function encode(value) {
 }
 
 function wellFormed(value) {
-  if (/\p{Surrogate}/u.test(value)) throw new Bad("a string with half a surrogate pair is not UTF-8");
+  if (!value.isWellFormed()) throw new Bad("a string with half a surrogate pair is not UTF-8");
   return value;
 }
 
@@ -324,7 +330,7 @@ function conclude(call, events, context, result) {
   let verdicts;
   if (call.batch) {
     verdicts = batchItems(result, events)?.map((item) => verdictOf(item, bodies));
-    const bad = "a batch is answered by a list with one item for each event, or an object by event.id";
+    const bad = "a batch is answered by a list with an item for each event, or an object by event.id";
     verdicts ??= events.map(() => ({ bad }));
   } else {
     verdicts = [verdictOf(result, bodies)];
@@ -335,14 +341,14 @@ function conclude(call, events, context, result) {
   try {
     put(JSON.stringify(meta), bodies);
   } catch (error) {
-    put(JSON.stringify({ reply: call.call, verdicts: events.map(() => ({ bad: cut(`state: ${describe(error)}`) })) }), []);
+    const bad = cut(`the state cannot be encoded: ${describe(error)}`);
+    put(JSON.stringify({ reply: call.call, verdicts: events.map(() => ({ bad })) }), []);
   }
 }
 
 function batchItems(result, events) {
   if (Array.isArray(result)) return result.length === events.length ? result : undefined;
-  const plain = result !== null && typeof result === "object" && Object.getPrototypeOf(result) === Object.prototype;
-  const byId = result instanceof Map ? result : plain ? new Map(Object.entries(result)) : new Map();
+  const byId = result instanceof Map ? result : new Map(Object.entries(result ?? {}));
   const complete = byId.size === events.length && events.every((event) => byId.has(event.id));
   return complete ? events.map((event) => byId.get(event.id)) : undefined;
 }
@@ -356,7 +362,8 @@ function excuse(call, events, error) {
     const reason = cut(`${describe(error)}${place(error)}`);
     const undecodable = (event) => error !== null && event.failure === error;
     // The others of a batch did nothing wrong: they go on without the broken one.
-    verdicts = events.map((event) => (undecodable(event) ? { reject: reason, undecodable: true } : retry(reason)));
+    const reject = { reject: reason, undecodable: true };
+    verdicts = events.map((event) => (undecodable(event) ? reject : retry(reason)));
   }
   put(JSON.stringify({ reply: call.call, verdicts }), []);
 }
@@ -367,7 +374,9 @@ function cut(reason) {
 }
 
 function describe(error) {
-  if (!(error instanceof Error)) return typeof error === "string" ? error : inspect(error, { depth: 1 });
+  if (error instanceof Bad) return error.message;
+  if (typeof error === "string") return error;
+  if (!(error instanceof Error)) return inspect(error, { depth: 1 });
   return error.message ? `${error.name}: ${error.message}` : String(error.name);
 }
 
@@ -377,9 +386,9 @@ let folder = path.sep;
 function place(error) {
   if (typeof error?.stack !== "string") return "";
   for (const line of error.stack.split("\n")) {
-    const found = /(file:\/\/\/?[^\s()]+|\/[^()]*?):(\d+)(?::\d+)?\)?$/.exec(line.trimEnd());
+    const found = /((?:file:\/\/)?\/[^()]*?):(\d+)(?::\d+)?\)?$/.exec(line.trimEnd());
     if (!found) continue;
-    const file = found[1].startsWith("file:") ? fileURLToPath(found[1].replace(/\?.*$/, "")) : found[1];
+    const file = found[1].startsWith("file:") ? fileURLToPath(found[1]) : found[1];
     if (file.startsWith(folder + path.sep) && !file.includes("/node_modules/")) {
       return ` (${path.relative(folder, file)}:${found[2]})`;
     }
@@ -395,33 +404,52 @@ function print(error) {
 
 // Frames.
 
-let out = Buffer.allocUnsafe(64 * 1024);
-let used = 0;
-let since = 0; // when the oldest held frame was put
-let last = -Infinity; // when something was last written
+// Where the words of the memory shared with the watchdog are.
+const TURN = 0; // counts the turns that began
+const BUSY = 1; // 1 between the start of a turn and the write that ends it
+const LOCK = 2; // 1 while someone writes to the buffer or the socket
+const PARKED = 3; // 1 while the watchdog sleeps for good
+const NAP = 4; // never changes: to wait on
+const USED = 5; // bytes in the buffer
+const HELD_MAX = 256 * 1024;
+
+let control = null; // these words
+let slots = null; // the number of the call that runs in each slot, or 0
+let out = null; // whole frames, held for the next write
+let since = 0; // when the oldest of them was put
 let scheduled = false;
 let gone = false;
-let fresh = []; // calls begun since the last write
+let fresh = []; // calls begun and not told of
+let settled = true; // no reply is held of a call that the runner believes to run
+
+function share(count) {
+  control = new Int32Array(new SharedArrayBuffer(6 * 4));
+  slots = new Float64Array(new SharedArrayBuffer(count * 8));
+  out = Buffer.from(new SharedArrayBuffer(HELD_MAX));
+}
 
 /** Holds a frame for the next write. */
 function put(meta, bodies) {
   const metaSize = Buffer.byteLength(meta);
-  let size = 0;
-  for (const body of bodies) size += typeof body === "string" ? Buffer.byteLength(body) : body.length;
-  reserve(8 + metaSize + size);
-  if (used === 0) since = now();
-  out.writeUInt32BE(metaSize, used);
-  out.writeUInt32BE(size, used + 4);
-  used += 8;
-  used += out.write(meta, used);
-  for (const body of bodies) used += typeof body === "string" ? out.write(body, used) : body.copy(out, used);
+  const size = bodies.reduce((sum, body) => sum + sizeOf(body), 0);
+  const whole = 8 + metaSize + size;
+  lock();
+  if (control[USED] + whole > HELD_MAX) drain();
+  const large = whole > HELD_MAX;
+  const into = large ? Buffer.allocUnsafe(whole) : out;
+  let at = large ? 0 : control[USED];
+  if (at === 0) since = now();
+  at = into.writeUInt32BE(metaSize, at);
+  at = into.writeUInt32BE(size, at);
+  at += into.write(meta, at);
+  for (const body of bodies) at += typeof body === "string" ? into.write(body, at) : body.copy(into, at);
+  if (large) write(into, whole);
+  else control[USED] = at;
+  unlock();
 }
 
-function reserve(size) {
-  if (used + size <= out.length) return;
-  const larger = Buffer.allocUnsafe(Math.max(out.length * 2, used + size));
-  out.copy(larger, 0, 0, used);
-  out = larger;
+function sizeOf(data) {
+  return typeof data === "string" ? Buffer.byteLength(data) : data.length;
 }
 
 function note(level, message, call) {
@@ -431,42 +459,55 @@ function note(level, message, call) {
 }
 
 function schedule() {
-  if (!scheduled) {
-    scheduled = true;
-    setImmediate(turnEnds);
-  }
+  if (scheduled) return;
+  scheduled = true;
+  turnBegins();
+  setImmediate(turnEnds);
 }
 
 function turnEnds() {
   scheduled = false;
   flush();
-  shared?.rest();
+  Atomics.store(control, BUSY, 0);
 }
 
 /** Writes what is held and which calls have begun. Synchronous, so that an exit loses nothing. */
 function flush() {
-  const begun = fresh.filter((call) => !call.ended).map((call) => call.call);
+  const begun = fresh.filter((call) => !call.ended);
+  for (const call of begun) call.told = true;
   fresh = [];
-  if (begun.length > 0) put(`{"started":[${begun.join(",")}]}`, []);
-  if (used === 0 || gone) return;
-  shared?.lock();
-  let at = 0;
-  while (at < used && !gone) {
-    try {
-      at += fs.writeSync(SOCKET, out, at, used - at);
-    } catch (error) {
-      if (error.code === "EAGAIN") Atomics.wait(nap, 0, 0, 0.2);
-      else if (error.code !== "EINTR") gone = true; // the runner is gone: nobody is left to tell
-    }
-  }
-  shared?.unlock();
-  used = 0;
-  if (out.length > 1024 * 1024) out = Buffer.allocUnsafe(64 * 1024);
-  last = now();
+  if (begun.length > 0) put(`{"started":[${begun.map((call) => call.call).join(",")}]}`, []);
+  if (control === null) return;
+  lock();
+  drain();
+  unlock();
+  settled = true;
   if (gone) process.exit(1);
 }
 
-const nap = new Int32Array(new SharedArrayBuffer(4));
+function drain() {
+  write(out, control[USED]);
+  control[USED] = 0;
+}
+
+function write(buffer, size) {
+  for (let at = 0; at < size && !gone; ) {
+    try {
+      at += fs.writeSync(SOCKET, buffer, at, size - at);
+    } catch (error) {
+      if (error.code === "EAGAIN") Atomics.wait(control, NAP, 0, 0.2);
+      else if (error.code !== "EINTR") gone = true; // the runner is gone: nobody is left to tell
+    }
+  }
+}
+
+function lock() {
+  while (Atomics.compareExchange(control, LOCK, 0, 1) !== 0) Atomics.wait(control, LOCK, 1, 1);
+}
+
+function unlock() {
+  Atomics.store(control, LOCK, 0);
+}
 
 /** Cuts what arrives into frames. */
 class Inbox {
@@ -499,133 +540,122 @@ class Inbox {
   }
 }
 
-// The watchdog: tells the runner what had begun when the main thread does not get round to it,
-// because a handler loops, or eats memory until it is killed. It costs no system call per event.
+// The watchdog: sends what is held and tells what has begun when the main thread does not get round
+// to it, because a handler computes, loops, or eats memory until it is killed. Thus the runner knows
+// whom to blame, without a system call per event.
 
 const WATCHDOG = `
 const fs = require("node:fs");
-const { control, slots } = require("node:worker_threads").workerData;
-const [TURN, BUSY, LOCK, PARKED] = [0, 1, 2, 3];
-let told = new Set();
+const { control, slots, out } = require("node:worker_threads").workerData;
+const told = new Float64Array(slots.length);
 let idle = 0;
 for (;;) {
-  const turn = Atomics.load(control, TURN);
-  const busy = Atomics.load(control, BUSY);
-  Atomics.wait(control, 4, 0, ${STUCK_MS});
-  if (turn !== Atomics.load(control, TURN)) { idle = 0; continue; }
-  if (busy && Atomics.load(control, BUSY)) { tell(); continue; }
-  if (++idle < 50) continue;
-  idle = 0;
-  Atomics.store(control, PARKED, 1);
-  if (turn === Atomics.load(control, TURN)) Atomics.wait(control, PARKED, 1);
-  Atomics.store(control, PARKED, 0);
+  const turn = Atomics.load(control, ${TURN});
+  const busy = Atomics.load(control, ${BUSY});
+  Atomics.wait(control, ${NAP}, 0, ${STUCK_MS});
+  if (turn !== Atomics.load(control, ${TURN})) idle = 0;
+  else if (busy && Atomics.load(control, ${BUSY})) speak();
+  else if (++idle === 50) park(turn);
 }
-function tell() {
-  if (Atomics.compareExchange(control, LOCK, 0, 1) !== 0) return;
-  const begun = slots.filter((call) => call !== 0);
-  const news = [...begun].filter((call) => !told.has(call));
-  told = new Set(begun);
-  if (news.length > 0) {
-    const meta = Buffer.from(JSON.stringify({ started: news }));
-    const frame = Buffer.concat([Buffer.alloc(8), meta]);
-    frame.writeUInt32BE(meta.length, 0);
-    for (let at = 0; at < frame.length; ) {
-      try {
-        at += fs.writeSync(${SOCKET}, frame, at);
-      } catch (error) {
-        if (error.code !== "EAGAIN") break;
-        Atomics.wait(control, 4, 0, 1);
-      }
+function park(turn) {
+  idle = 0;
+  Atomics.store(control, ${PARKED}, 1);
+  if (turn === Atomics.load(control, ${TURN})) Atomics.wait(control, ${PARKED}, 1);
+  Atomics.store(control, ${PARKED}, 0);
+}
+function speak() {
+  if (Atomics.compareExchange(control, ${LOCK}, 0, 1) !== 0) return;
+  write(out, control[${USED}]);
+  control[${USED}] = 0;
+  const begun = [...slots].filter((call, slot) => call !== 0 && call !== told[slot]);
+  told.set(slots);
+  if (begun.length > 0) {
+    const meta = Buffer.from(JSON.stringify({ started: begun }));
+    const head = Buffer.alloc(8);
+    head.writeUInt32BE(meta.length);
+    write(Buffer.concat([head, meta]), 8 + meta.length);
+  }
+  Atomics.store(control, ${LOCK}, 0);
+  Atomics.notify(control, ${LOCK});
+}
+function write(buffer, size) {
+  for (let at = 0; at < size; ) {
+    try {
+      at += fs.writeSync(${SOCKET}, buffer, at, size - at);
+    } catch (error) {
+      if (error.code !== "EAGAIN" && error.code !== "EINTR") return;
+      Atomics.wait(control, ${NAP}, 0, 1);
     }
   }
-  Atomics.store(control, LOCK, 0);
-  Atomics.notify(control, LOCK);
 }
 `;
 
-class Shared {
-  static TURN = 0;
-  static BUSY = 1;
-  static LOCK = 2;
-  static PARKED = 3;
-  constructor(count) {
-    this.control = new Int32Array(new SharedArrayBuffer(5 * 4));
-    this.slots = new Float64Array(new SharedArrayBuffer(count * 8));
-    const workerData = { control: this.control, slots: this.slots };
-    const thread = new Worker(WATCHDOG, { eval: true, workerData, execArgv: [], env: {}, name: "pelton" });
-    thread.on("error", () => {}); // without it, a stuck handler is known a little later
-    thread.unref();
-  }
-  work() {
-    Atomics.add(this.control, Shared.TURN, 1);
-    Atomics.store(this.control, Shared.BUSY, 1);
-    if (Atomics.load(this.control, Shared.PARKED) === 1) {
-      Atomics.store(this.control, Shared.PARKED, 0);
-      Atomics.notify(this.control, Shared.PARKED);
-    }
-  }
-  rest() {
-    Atomics.store(this.control, Shared.BUSY, 0);
-  }
-  lock() {
-    while (Atomics.compareExchange(this.control, Shared.LOCK, 0, 1) !== 0) {
-      Atomics.wait(this.control, Shared.LOCK, 1, 1);
-    }
-  }
-  unlock() {
-    Atomics.store(this.control, Shared.LOCK, 0);
-  }
+function watch() {
+  const workerData = { control, slots, out };
+  const thread = new Worker(WATCHDOG, { eval: true, workerData, execArgv: [], env: {} });
+  thread.on("error", () => {}); // without it, a handler that blocks is told of when it is over
+  thread.unref();
 }
 
-let shared = null;
+function turnBegins() {
+  Atomics.add(control, TURN, 1);
+  Atomics.store(control, BUSY, 1);
+  if (Atomics.load(control, PARKED) === 1) {
+    Atomics.store(control, PARKED, 0);
+    Atomics.notify(control, PARKED);
+  }
+}
 
 // Calls.
 
 let handle = null;
 let running = 0;
 let draining = false;
-let wary = 0; // so many calls to go until blocking handlers are forgotten
+// So many calls are told of one by one before they begin: when a worker has died too quickly for
+// anyone to know which call did it, they run again in a new worker, and there it will be known.
+let careful = 0;
 
 function start(frames) {
   const calls = frames.filter(([call]) => call.call !== undefined);
   if (calls.length === 0) return;
-  shared.work();
+  schedule();
   const alone = calls.length === 1 && running === 0;
   for (const [call, body] of calls) begin(call, body, alone);
-  schedule();
 }
 
 function begin(call, body, alone) {
   const began = now();
-  call.ended = false;
+  const tell = alone || careful > 0;
+  if (!tell && (!settled || (control[USED] > 0 && began - since > HOLD_MS))) flush();
   fresh.push(call);
-  shared.slots[call.slot] = call.call;
+  slots[call.slot] = call.call;
+  if (tell) flush();
+  if (careful > 0) careful -= 1;
   running += 1;
-  // What is held must not wait for this handler, and a crash at its start must be known as its own.
-  if (alone || wary > 0 || began - last > HOLD_MS) flush();
   const events = eventsOf(call, body);
   const context = new Context(call, began);
   try {
     const result = handle(call.batch ? events : events[0], context);
     if (typeof result?.then === "function") {
       result.then(
-        (value) => finish(call, () => conclude(call, events, context, value)),
-        (error) => finish(call, () => excuse(call, events, error)),
+        (value) => finish(call, began, () => conclude(call, events, context, value)),
+        (error) => finish(call, began, () => excuse(call, events, error)),
       );
     } else {
-      finish(call, () => conclude(call, events, context, result));
+      finish(call, began, () => conclude(call, events, context, result));
     }
   } catch (error) {
-    finish(call, () => excuse(call, events, error));
+    finish(call, began, () => excuse(call, events, error));
   }
-  wary = now() - began > HOLD_MS ? 1000 : Math.max(0, wary - 1);
 }
 
-function finish(call, reply) {
+function finish(call, began, reply) {
   reply();
   call.ended = true;
-  shared.slots[call.slot] = 0;
+  slots[call.slot] = 0;
   running -= 1;
+  // The watchdog may have told of a call that took long.
+  if (call.told || now() - began > HOLD_MS) settled = false;
   if (now() - since > HOLD_MS) flush();
   schedule();
   if (draining && running === 0) leave();
@@ -649,7 +679,7 @@ function provide() {
   const things = { Event, Retry, Reject };
   const key = "pelton.module";
   globalThis[Symbol.for(key)] = things;
-  const source = `const { Event, Retry, Reject } = globalThis[Symbol.for("${key}")]; export { Event, Retry, Reject };`;
+  const source = `export const { Event, Retry, Reject } = globalThis[Symbol.for("${key}")];`;
   const url = `data:text/javascript,${encodeURIComponent(source)}`;
   const resolve = (wanted, context, next) =>
     wanted === "pelton" ? { url, format: "module", shortCircuit: true } : next(wanted, context);
@@ -670,23 +700,41 @@ async function load(file) {
   const found = module.handle ?? module.default?.handle;
   if (typeof found !== "function") {
     const name = path.basename(file);
-    throw new Bad(`${name} has no function \`handle\`: write \`export async function handle(event, context) {…}\``);
+    const write = "write `export async function handle(event, context) {…}`";
+    throw new Bad(`${name} has no function \`handle\`: ${write}`);
   }
   return found;
 }
 
+/** Node keeps the place of a syntax error in an ES module to itself, except in what it prints. */
+function syntaxErrorPlace(file) {
+  const neighbours = fs.readdirSync(folder).filter((name) => /\.[cm]?js$/.test(name));
+  for (const one of [file, ...neighbours.slice(0, 20).map((name) => path.join(folder, name))]) {
+    const { stderr } = spawnSync(process.execPath, ["--check", one], { encoding: "utf8", timeout: 5000 });
+    const stack = stderr?.trimStart() ?? "";
+    if (stack.includes("SyntaxError")) {
+      process.stderr.write(stack);
+      return place({ stack });
+    }
+  }
+  return "";
+}
+
 async function init({ init }) {
   folder = path.dirname(init.file);
+  share(init.slots);
   try {
     if (init.protocol !== 1) throw new Bad(`this worker speaks protocol 1, the runner ${init.protocol}`);
     handle = await load(init.file);
   } catch (error) {
     if (!(error instanceof Bad)) print(error);
-    const failed = error instanceof Bad ? error.message : `${describe(error)}${place(error)}`;
-    put(JSON.stringify({ failed: cut(failed) }), []);
+    let where = error instanceof Bad ? "" : place(error);
+    if (error instanceof SyntaxError && !where) where = syntaxErrorPlace(init.file);
+    put(JSON.stringify({ failed: cut(`${describe(error)}${where}`) }), []);
     process.exit(1); // flushes
   }
-  shared = new Shared(init.slots);
+  careful = Math.max(64, 2 * init.slots);
+  watch();
   put('{"ready":{"async":true}}', []);
   flush();
 }
@@ -694,7 +742,7 @@ async function init({ init }) {
 process.on("SIGINT", () => {}); // Ctrl-C is for the runner
 process.on("exit", flush);
 process.execArgv = []; // children of the function are no workers
-Object.defineProperty(process, "stdin", { get: () => Readable.from([]), configurable: true });
+Object.defineProperty(process, "stdin", { value: Readable.from([]), configurable: true });
 provide();
 
 const inbox = new Inbox();
@@ -709,6 +757,7 @@ socket.on("data", (chunk) => {
     init(first[0]).then(() => {
       start(waiting);
       waiting = [];
+      if (draining && running === 0) leave();
     });
   }
 });

@@ -59,7 +59,10 @@ class Event:
 class Retry(Exception):
     """Raise or return it: try again, after `after` seconds or the backoff of the binding."""
 
-    def __init__(self, reason="the function asked for another try", *, after=None):
+    reason = "the function asked for another try"
+    after = None
+
+    def __init__(self, reason=reason, *, after=None):
         if isinstance(reason, (int, float)):
             raise TypeError(f"write Retry(after={reason})")
         if after is not None:
@@ -74,7 +77,9 @@ class Retry(Exception):
 class Reject(Exception):
     """Raise or return it: never try again, make it a dead letter."""
 
-    def __init__(self, reason="the function rejected it"):
+    reason = "the function rejected it"
+
+    def __init__(self, reason=reason):
         super().__init__(reason)
         self.reason = str(reason)
 
@@ -302,7 +307,7 @@ def parse(raw):
 
 
 class Bad(Exception):
-    """The function's answer is no verdict."""
+    """The function's answer is no verdict, or the function cannot be used; says why."""
 
 
 class Answer:
@@ -324,9 +329,11 @@ class Answer:
             kept = len(self.bodies)
             try:
                 self.verdicts.append({"done": [self.output(item) for item in several(result)]})
-            except Bad as error:
+            except MemoryError:
+                os._exit(CRASHED)
+            except Exception as error:
                 del self.bodies[kept:]
-                self.verdicts.append({"bad": cut(str(error))})
+                self.verdicts.append({"bad": cut(describe(error))})
 
     def output(self, item):
         subject, headers = None, []
@@ -398,10 +405,11 @@ def encode(value):
         if isinstance(value, (bytes, bytearray, memoryview)):
             return bytes(value), None
         return dumps(value).encode(), "application/json"
+    except MemoryError:
+        raise
     except Exception as error:
         hint = ""
-        if getattr(value, "__await__", None):
-            value.close() if hasattr(value, "close") else None
+        if hasattr(value, "__await__"):
             hint = " (declare the function with `async def`)"
         raise Bad(f"the answer cannot be encoded: {describe(error)}{hint}") from None
 
@@ -479,6 +487,8 @@ def cut(text):
 
 
 def describe(error):
+    if isinstance(error, Bad):
+        return str(error)
     try:
         text = str(error)
     except Exception:
@@ -534,21 +544,24 @@ class Inbox:
 
     def read(self):
         """What one read brought, as a list of (meta, body); None at the end of the file."""
-        if self.large is not None:
-            with memoryview(self.large) as view:
-                count = self.sock.recv_into(view[self.have :], 0, self.flags)
-            if not count:
-                return None
-            self.have += count
-            if self.have < len(self.large):
-                return []
-            data, self.large = self.large, None
-        else:
-            data = self.sock.recv(CHUNK, self.flags)
-            if not data:
-                return None
-            if self.rest:
-                data = self.rest + data
+        try:
+            return self.read_chunk() if self.large is None else self.read_large()
+        except ConnectionError:
+            os._exit(1)  # the runner is gone: nobody is left to tell
+
+    def read_chunk(self):
+        data = self.sock.recv(CHUNK, self.flags)
+        return self.cut(self.rest + data if self.rest else data) if data else None
+
+    def read_large(self):
+        with memoryview(self.large) as view:
+            count = self.sock.recv_into(view[self.have :], 0, self.flags)
+        if not count:
+            return None
+        self.have += count
+        if self.have < len(self.large):
+            return []
+        data, self.large = self.large, None
         return self.cut(data)
 
     def cut(self, data):
@@ -863,8 +876,6 @@ def is_async(handle):
 
 def excuse_load(error):
     """Why the function cannot be loaded, in one line."""
-    if isinstance(error, Bad):
-        return cut(str(error))
     if isinstance(error, SyntaxError) and error.filename:
         where = os.path.relpath(error.filename, folder) if folder else error.filename
         return cut(f"{type(error).__name__}: {error.msg} ({where}:{error.lineno})")
