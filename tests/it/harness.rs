@@ -9,7 +9,7 @@ mod site;
 mod streams;
 
 pub(crate) use nats_server::NatsServer;
-pub(crate) use patience::eventually;
+pub(crate) use patience::{PATIENCE, eventually};
 pub(crate) use runner::Runner;
 pub(crate) use scrape::Scrape;
 pub(crate) use site::Site;

@@ -19,6 +19,7 @@ mod drain;
 mod faults;
 mod house;
 mod manifest;
+mod metrics;
 mod provision;
 mod recovery;
 mod runtime;

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeSet;
 
+use async_nats::jetstream::{AckKind, consumer::PullConsumer};
+use futures_util::StreamExt;
 use rustix::process::Signal;
 
-use crate::harness::{NatsServer, Runner, Site, Streams, eventually};
+use crate::harness::{NatsServer, PATIENCE, Runner, Site, Streams, eventually};
 
 fn echo() -> Site {
     let site = Site::with(
@@ -220,17 +222,21 @@ def handle(event, context):
     streams.send("in.f", "x").await;
     eventually("it runs", async || (site.lines("tries").len() == 1).then_some(())).await;
     runner.signal(Signal::STOP);
-    eventually("the server delivers it again", async || {
-        (streams.consumer("t-f").await?.delivered.consumer_sequence >= 2).then_some(())
-    })
-    .await;
+    // Somebody else gets it meanwhile and hands it back.
+    let stream = streams.js.get_stream("IN").await.expect("the stream");
+    let consumer: PullConsumer = stream.get_consumer("t-f").await.expect("the consumer");
+    let mut batch = consumer.batch().max_messages(1).expires(PATIENCE).messages().await.unwrap();
+    let message = batch.next().await.expect("a delivery").expect("a message");
+    message.ack_with(AckKind::Nak(None)).await.expect("it is handed back");
     runner.signal(Signal::CONT);
-    let redelivered = "the runner has heard of it";
-    eventually(redelivered, async || {
-        let scrape = runner.try_scrape().await?;
-        (scrape.get("lease_extensions_total", &[]) >= 1.0).then_some(())
+    eventually("the runner is given it once more", async || {
+        (streams.consumer("t-f").await?.delivered.consumer_sequence >= 3).then_some(())
     })
     .await;
+    let extensions = async || runner.scrape().await.get("lease_extensions_total", &[]);
+    let before = extensions().await;
+    eventually("the runner goes on", async || (extensions().await >= before + 2.0).then_some(()))
+        .await;
     site.file("go", "");
     streams.wait_settled("t-f").await;
     assert_eq!(site.lines("tries"), ["1", "2"]);
