@@ -163,9 +163,8 @@ fn judge(status: ExitStatus, output: Vec<u8>, tail: &Tail, token: &str) -> Resul
 }
 
 fn environment(event: &Event, headers: String, timeout: Duration) -> Vec<(&'static str, String)> {
-    let attribute = |name: &str, default: &str| {
-        event.headers.get(name).unwrap_or(default).replace('\0', "")
-    };
+    let attribute =
+        |name: &str, default: &str| event.headers.get(name).unwrap_or(default).replace('\0', "");
     let id = event.id.to_string();
     let deadline = (OffsetDateTime::now_utc() + timeout).format(&Rfc3339).unwrap_or_default();
     let source = format!("nats://{}", event.id.stream);
