@@ -90,4 +90,6 @@ need-rust:
 need-python:
 	$(call need,$(PYTHON),install Python 3 with pip or venv (Debian: apt-get install python3 python3-venv))
 need-node:
-	$(call need,node,install Node.js 18 or later (Debian: apt-get install nodejs))
+	$(call need,node,install Node.js 20.6 or later)
+	@node -e 'const [a, b] = process.versions.node.split(".").map(Number); process.exit(a > 20 || (a === 20 && b >= 6) ? 0 : 1)' \
+	  || { echo "error: this is Node.js $$(node --version): functions in Node need 20.6 or later" >&2; exit 1; }

@@ -83,7 +83,7 @@ impl Reply {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Fault {
     /// The function started and did not end in time.
-    #[error("no verdict within {}", crate::manifest::duration::show(*.0))]
+    #[error("no verdict within {}", crate::duration::show(*.0))]
     Timeout(Duration),
     /// The process, instance or connection that ran the function broke off.
     #[error("{0}")]

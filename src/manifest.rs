@@ -3,7 +3,6 @@
 pub mod defaults;
 mod diagnostic;
 mod document;
-pub mod duration;
 mod later;
 mod leaf;
 mod load;

@@ -7,7 +7,7 @@ use std::{
 
 use futures_util::future::join_all;
 use time::OffsetDateTime;
-use tracing::{Instrument as _, Span, debug, debug_span, error, field, warn};
+use tracing::{Instrument as _, Span, debug_span, error, field, info, warn};
 
 use super::Binding;
 use crate::{
@@ -308,7 +308,10 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
                 attempt = passage.event.attempt, error, "dead letter"
             );
         } else if outcome != Outcome::Done {
-            debug!(event = %passage.event.id, outcome = outcome.as_str(), error, ?ack, "settled");
+            info!(
+                event = %passage.event.id, binding = self.spec.name, outcome = outcome.as_str(),
+                attempt = passage.event.attempt, error, "given back"
+            );
         }
         let Some(observer) = &self.observer else { return };
         observer.settled(&Invocation {

@@ -5,7 +5,13 @@ mod lines;
 mod server;
 mod watch;
 
-use std::{net::SocketAddr, path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::{sync::watch as channel, task::JoinSet};
 
@@ -44,7 +50,7 @@ pub(super) struct Args {
 /// How one life of the runner, between two reloads, ended.
 enum Ended {
     Shutdown,
-    Reload,
+    Reload(Box<Loaded>),
 }
 
 pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
@@ -100,10 +106,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
         first = false;
         match stage.live(&path, &shutdown).await? {
             Ended::Shutdown => break,
-            Ended::Reload => loaded = reload(&path, &shutdown, paint).await?,
-        }
-        if shutdown.drain.is_cancelled() {
-            break;
+            Ended::Reload(changed) => loaded = *changed,
         }
     }
     println!("  {}", lines.summary());
@@ -130,7 +133,7 @@ impl Stage<'_> {
     }
 
     /// Runs until a shutdown, or until a file changed and what ran is finished.
-    async fn live(&self, path: &std::path::Path, shutdown: &Shutdown) -> Result<Ended, Failure> {
+    async fn live(&self, path: &Path, shutdown: &Shutdown) -> Result<Ended, Failure> {
         self.say_what_is_created().await?;
         let life =
             Shutdown { drain: shutdown.drain.child_token(), abort: shutdown.abort.child_token() };
@@ -146,9 +149,10 @@ impl Stage<'_> {
         };
         self.status.send_replace(Status::default());
         let running = runner.run(life.clone(), self.status);
+        let mut changed = None;
         let reload = async {
             self.table().await;
-            watch::change(path, &self.manifest).await;
+            changed = Some(self.changed(path).await);
             life.drain.cancel();
             std::future::pending::<()>().await;
         };
@@ -162,7 +166,27 @@ impl Stage<'_> {
             () = reload => {}
             () = goodbye => {}
         }
-        Ok(if shutdown.drain.is_cancelled() { Ended::Shutdown } else { Ended::Reload })
+        Ok(match changed {
+            Some(loaded) if !shutdown.drain.is_cancelled() => Ended::Reload(Box::new(loaded)),
+            _ => Ended::Shutdown,
+        })
+    }
+
+    /// The manifest, once it or a function has changed and it can be used.
+    async fn changed(&self, path: &Path) -> Loaded {
+        loop {
+            watch::change(path, &self.manifest).await;
+            match load(Some(path)) {
+                Ok(loaded) => {
+                    println!("  {} changed: reloading", self.paint.good("↻"));
+                    return loaded;
+                }
+                Err(failure) => eprintln!(
+                    "  {} {failure}\n  what ran before goes on until this is mended",
+                    self.paint.bad("✗")
+                ),
+            }
+        }
     }
 
     async fn say_what_is_created(&self) -> Result<(), Failure> {
@@ -211,30 +235,6 @@ fn on_private_server(mut manifest: Manifest, server: &NatsServer) -> Manifest {
     manifest.nats.domain = None;
     manifest.nats.api_prefix = None;
     manifest
-}
-
-/// Waits until the manifest can be used again.
-async fn reload(
-    path: &std::path::Path,
-    shutdown: &Shutdown,
-    paint: Paint,
-) -> Result<Loaded, Failure> {
-    loop {
-        match load(Some(path)) {
-            Ok(loaded) => {
-                println!("  {} {} changed: reloaded", paint.good("↻"), path.display());
-                return Ok(loaded);
-            }
-            Err(failure) if shutdown.drain.is_cancelled() => return Err(failure),
-            Err(failure) => {
-                eprintln!("  {} {failure}\n  nothing runs until this is mended", paint.bad("✗"))
-            }
-        }
-        tokio::select! {
-            () = watch::file(path) => {}
-            () = shutdown.drain.cancelled() => {}
-        }
-    }
 }
 
 /// The admin address, or any free port beside it: another runner may be at work here.

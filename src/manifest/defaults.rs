@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use super::{duration, size};
+use super::size;
+use crate::duration;
 
 /// `nats.servers`
 pub const SERVER: &str = "nats://127.0.0.1:4222";

@@ -12,7 +12,8 @@ use serde::{
     },
 };
 
-use super::{duration, size};
+use super::size;
+use crate::duration;
 
 /// A scalar that only a text can give.
 pub(super) trait FromText: Sized {

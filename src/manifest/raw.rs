@@ -289,7 +289,7 @@ impl<'de> Visitor<'de> for BackoffVisitor {
                 "`{text}` is no range: write the shortest and the longest wait, like 1s..1m"
             ))
         })?;
-        let span = |text| super::duration::parse(text).map(Span).map_err(E::custom);
+        let span = |text| crate::duration::parse(text).map(Span).map_err(E::custom);
         Ok(Backoff { min: Some(span(min)?), max: Some(span(max)?) })
     }
 

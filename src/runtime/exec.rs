@@ -4,7 +4,6 @@
 use std::{process::ExitStatus, time::Duration};
 
 use bytes::Bytes;
-use percent_encoding::percent_decode_str;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -164,13 +163,8 @@ fn judge(status: ExitStatus, output: Vec<u8>, tail: &Tail, token: &str) -> Resul
 }
 
 fn environment(event: &Event, headers: String, timeout: Duration) -> Vec<(&'static str, String)> {
-    let attribute = |name: &str, default: &str| {
-        let decoded = event
-            .headers
-            .get(name)
-            .map(|value| percent_decode_str(value).decode_utf8_lossy().replace('\0', ""));
-        decoded.unwrap_or_else(|| default.to_owned())
-    };
+    let attribute =
+        |name: &str, default: &str| event.headers.get(name).unwrap_or(default).replace('\0', "");
     let id = event.id.to_string();
     let deadline = (OffsetDateTime::now_utc() + timeout).format(&Rfc3339).unwrap_or_default();
     let source = format!("nats://{}", event.id.stream);

@@ -13,6 +13,7 @@ mod harness;
 
 mod connect;
 mod dead_letters;
+mod decide;
 mod degraded;
 mod delivery;
 mod drain;

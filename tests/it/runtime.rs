@@ -28,7 +28,7 @@ use pelton::{
 use time::OffsetDateTime;
 
 /// Long enough that only what never ends is not done by then.
-pub(crate) const LONG: Duration = Duration::from_secs(120);
+pub(crate) const LONG: Duration = Duration::from_secs(60);
 /// Short, for what never ends.
 pub(crate) const SHORT: Duration = Duration::from_millis(400);
 

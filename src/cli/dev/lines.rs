@@ -10,7 +10,8 @@ use time::{OffsetDateTime, macros::format_description};
 
 use crate::cli::terminal;
 use pelton::{
-    manifest::{Manifest, Runtime, duration},
+    duration,
+    manifest::{Manifest, Runtime},
     observer::{Invocation, Observer},
     runner::Start,
     settle::{Ack, Outcome},

@@ -27,16 +27,10 @@ pub(super) async fn change(manifest_file: &Path, manifest: &Manifest) {
         .chain(Some(manifest_file.to_path_buf()))
         .filter_map(|path| path.canonicalize().ok()?.parent().map(Path::to_path_buf))
         .collect();
-    wait(folders.into_iter().collect(), is_source).await;
+    wait(folders).await;
 }
 
-/// Returns once one file has changed.
-pub(super) async fn file(path: &Path) {
-    let folder = path.canonicalize().ok().and_then(|path| path.parent().map(Path::to_path_buf));
-    wait(folder.into_iter().collect(), is_source).await;
-}
-
-async fn wait(folders: Vec<PathBuf>, matters: fn(&Path) -> bool) {
+async fn wait(folders: BTreeSet<PathBuf>) {
     let (tell, mut told) = mpsc::channel(1);
     let notice = move |event: notify::Result<Event>| {
         let Ok(event) = event else { return };
@@ -44,7 +38,7 @@ async fn wait(folders: Vec<PathBuf>, matters: fn(&Path) -> bool) {
             event.kind,
             EventKind::Create(_) | EventKind::Modify(_) | EventKind::Remove(_)
         );
-        if change && event.paths.iter().any(|path| matters(path)) {
+        if change && event.paths.iter().any(|path| is_source(path)) {
             // A full channel says what there is to say.
             tell.try_send(()).unwrap_or_default();
         }

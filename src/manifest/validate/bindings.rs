@@ -8,8 +8,9 @@ use super::{
     count, functions::Functions, literal, named, non_zero, positive_span, streams::stream_name,
     texts, well_formed,
 };
+use crate::duration;
 use crate::manifest::{
-    Binding, Publish, Retry, Start, defaults, duration,
+    Binding, Publish, Retry, Start, defaults,
     leaf::{Count, Keys, OneOrMany, Span, StartAt, Text},
     path::Path,
     raw,

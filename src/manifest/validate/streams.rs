@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::{entries, replicas_of, texts, well_formed};
+use crate::duration;
 use crate::manifest::{
-    Stream, duration,
+    Stream,
     leaf::{Count, Flag, Keys, Named, Size, Span},
     path::Path,
     raw,

@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use super::streams::overlapping;
+use crate::duration;
 use crate::manifest::{
-    Binding, DeadLetter, Manifest, Publish, Retry, Stream, duration, path::Path, report::Report,
+    Binding, DeadLetter, Manifest, Publish, Retry, Stream, path::Path, report::Report,
 };
 use crate::subject;
 

@@ -21,7 +21,7 @@ use super::{
     BINDING, DIGEST, OWNER, ProvisionError, Provisioning, START, Site, stream::find_stream,
 };
 use crate::{
-    manifest::{self, Binding, Start},
+    manifest::{Binding, Start},
     nats::connect::Connection,
     source::Origin,
 };
@@ -229,7 +229,7 @@ impl Site<'_> {
             }
         };
         drift("subject", binding.subjects.join(", "), filters.join(", "));
-        let show = manifest::duration::show;
+        let show = crate::duration::show;
         drift("ack_wait", show(wanted.ack_wait), show(config.ack_wait));
         let pending = config.max_ack_pending.to_string();
         drift("max_ack_pending", wanted.max_ack_pending.to_string(), pending);

@@ -230,14 +230,14 @@ fn differences(spec: &manifest::Stream, found: &Config) -> Vec<String> {
         }
     };
     let number = |value: Option<u64>| value.map(|v| v.to_string());
-    let age = |value: Option<Duration>| value.map(manifest::duration::show);
+    let age = |value: Option<Duration>| value.map(crate::duration::show);
     let mut wanted = spec.subjects.clone();
     let mut held = found.subjects.clone();
     wanted.sort();
     held.sort();
     compare("subjects", Some(wanted.join(", ")), held.join(", "));
-    compare("max_age", age(spec.max_age), manifest::duration::show(found.max_age));
-    let window = manifest::duration::show(found.duplicate_window);
+    compare("max_age", age(spec.max_age), crate::duration::show(found.max_age));
+    let window = crate::duration::show(found.duplicate_window);
     compare("duplicate_window", age(spec.duplicate_window), window);
     compare("max_bytes", number(spec.max_bytes), found.max_bytes.to_string());
     compare("max_msgs", number(spec.max_msgs), found.max_messages.to_string());

@@ -158,7 +158,7 @@ fn verdict(
         (Some(_), false, _) if talk.pool.closing.is_cancelled() => Death::Closed,
         (_, false, Some(Said::Failed(reason))) => Death::NotStarted(reason.clone()),
         (Some(_), false, _) => {
-            let patience = crate::manifest::duration::show(talk.spec.limits.start_timeout);
+            let patience = crate::duration::show(talk.spec.limits.start_timeout);
             Death::NotStarted(talk.tail.explain(&format!("not ready within {patience}")))
         }
         (None, false, Some(Said::Nonsense(what))) => Death::NotStarted(talk.tail.explain(what)),

@@ -24,10 +24,19 @@ FRAME_MAX = 128 << 20
 CHUNK = 256 << 10
 HOLD_NS = 1_000_000  # how long a finished reply may wait for company
 CRASHED = 137  # as a process killed for its memory ends
+OUT_OF_MEMORY = b"out of memory: the worker ends (memory_limit in the manifest)\n"
 REASON_MAX = 2000
 UNREAD = object()
 
 clock = time.monotonic_ns
+
+
+def out_of_memory():
+    """Ends the worker: what a handler left half done cannot be told from what it finished."""
+    try:
+        os.write(2, OUT_OF_MEMORY)
+    finally:
+        os._exit(CRASHED)
 
 
 def no_constant(name):
@@ -330,7 +339,7 @@ class Answer:
             try:
                 self.verdicts.append({"done": [self.output(item) for item in several(result)]})
             except MemoryError:
-                os._exit(CRASHED)
+                out_of_memory()
             except Exception as error:
                 del self.bodies[kept:]
                 self.verdicts.append({"bad": cut(describe(error))})
@@ -715,7 +724,7 @@ def serve(handle, inbox, frames):
             try:
                 result = handle(events if call.get("batch") else events[0], context)
             except MemoryError:
-                os._exit(CRASHED)
+                out_of_memory()
             except Exception as error:
                 reply = excuse(call, events, context, error)
             else:
@@ -794,7 +803,7 @@ class Loop:
         try:
             result = await self.handle(events if call.get("batch") else events[0], context)
         except MemoryError:
-            os._exit(CRASHED)
+            out_of_memory()
         except (Exception, self.cancelled) as error:
             reply = excuse(call, events, context, error)
         else:

@@ -243,6 +243,10 @@ fn pid(reply: &Reply) -> String {
 
 /// Waits until there is no such process, or only its zombie.
 async fn ended(pid: &str) {
+    tokio::time::timeout(LONG, gone(pid)).await.unwrap();
+}
+
+async fn gone(pid: &str) {
     let mut pace = tokio::time::interval(Duration::from_millis(5));
     let stat = Path::new("/proc").join(pid).join("stat");
     while let Ok(stat) = std::fs::read_to_string(&stat)
