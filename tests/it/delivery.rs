@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use async_nats::jetstream::stream;
 use futures_util::future::join_all;
 
 use crate::harness::{NatsServer, Runner, Site, Streams, eventually, load};
@@ -176,4 +177,59 @@ bindings: [{ subject: in.f, function: f, publish: out.f }]
         assert!(header(name).is_some(), "no {name} in {headers:?}");
     }
     assert_eq!(header("Nats-Expected-Stream"), None);
+}
+
+/// An event is acknowledged once its outputs are stored, not before: while they cannot be, it is
+/// still there for whoever comes after this runner.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_is_acknowledged_after_its_outputs_are_stored() {
+    acknowledged_after_outputs(async |runner| runner.kill9().await).await;
+}
+
+/// Nor does a drain wait for such outputs for ever, or give their event up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drain_leaves_what_cannot_be_stored_to_the_next_life() {
+    acknowledged_after_outputs(async |runner| {
+        assert_eq!(runner.sigterm().await.code(), Some(0));
+    })
+    .await;
+}
+
+async fn acknowledged_after_outputs(end: impl AsyncFnOnce(&mut Runner)) {
+    let server = NatsServer::start().await;
+    let streams = server.streams().await;
+    let narrow = stream::Config {
+        name: "OUT".to_owned(),
+        subjects: vec!["out.>".to_owned()],
+        max_messages: 1,
+        discard: stream::DiscardPolicy::New,
+        ..stream::Config::default()
+    };
+    let out = streams.js.create_stream(narrow).await.expect("a stream with room for one");
+    let site = Site::with(
+        r#"
+functions: { f: { run: f.py } }
+bindings: [{ subject: in.f, function: f, publish: out.f, ack_wait: 5s }]
+drain: 4s
+"#,
+    );
+    site.file("f.py", "def handle(event, context):\n    return event.raw\n");
+    let mut runner = Runner::start(&site, &server).await;
+    streams.send("in.f", "first").await;
+    streams.wait_settled("t-f").await;
+    streams.send("in.f", "second").await;
+    let done = [("binding", "f"), ("outcome", "done")];
+    runner.metric("invocations_total", &done, |done| done == 2.0).await;
+    eventually("the output is tried again", async || {
+        runner.log().contains("publish failed").then_some(())
+    })
+    .await;
+    let info = streams.consumer("t-f").await.expect("the consumer");
+    assert_eq!(info.num_ack_pending, 1, "the event is not acknowledged");
+    end(&mut runner).await;
+    out.purge().await.expect("room is made");
+    let runner = Runner::start(&site, &server).await;
+    streams.wait_settled("t-f").await;
+    assert_eq!(streams.texts("OUT").await, ["second"]);
+    runner.scrape().await.assert_adds_up("f");
 }
