@@ -1,12 +1,15 @@
 //! The server goes away and comes back, consumers vanish, limits are looked at on receipt.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use async_nats::jetstream::{AckKind, consumer::PullConsumer};
 use futures_util::StreamExt;
 use rustix::process::Signal;
 
-use crate::harness::{NatsServer, PATIENCE, Runner, Site, Streams, eventually};
+use crate::harness::{NatsServer, PATIENCE, Runner, Site, Streams, eventually, load};
 
 fn echo() -> Site {
     let site = Site::with(
@@ -19,8 +22,9 @@ bindings: [{ subject: in.echo, function: echo, publish: out.echo, ack_wait: 5s }
     site
 }
 
+/// Stores the numbers from `from` on; again, if need be, without storing one twice.
 async fn send(streams: &Streams, from: usize, count: usize) {
-    streams.send_many(count, |n| ("in.echo".to_owned(), (from + n).to_string())).await;
+    streams.send_once(count, |n| ("in.echo".to_owned(), (from + n).to_string())).await;
 }
 
 async fn done(runner: &Runner) -> f64 {
@@ -75,12 +79,47 @@ async fn three_runners_flow_again_after_a_server_restart() {
             server.stop().await;
         }
         server.up().await;
+        let up = Instant::now();
+        // The test's own connection comes back first.
+        streams.wait_count("IN", 1).await;
         all_flow(&runners, &streams, &mut sent).await;
+        // A pull that the old server took along holds a runner up for much longer than this; it
+        // takes less than a second on an idle machine.
+        let idle = up.elapsed();
+        assert!(idle < Duration::from_secs(15), "a runner did nothing for {idle:?}");
         assert_all_stored_once(&streams, sent).await;
         for mut runner in runners {
             assert!(runner.scrape().await.get("nats_reconnects_total", &[]) >= 1.0);
             assert_eq!(runner.sigterm().await.code(), Some(0));
         }
+    }
+}
+
+/// A server that is killed under load loses nothing that it had stored, and acknowledgements that
+/// went down with it store nothing twice.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_output_is_stored_once_while_the_server_is_killed() {
+    let mut server = NatsServer::start().await;
+    let streams = server.streams().await;
+    let site = echo();
+    site.file(
+        "echo.py",
+        "import time\n\ndef handle(event, context):\n    time.sleep(0.003)\n    return event.raw\n",
+    );
+    let runners = [Runner::start(&site, &server).await, Runner::start(&site, &server).await];
+    let count = load();
+    send(&streams, 0, count).await;
+    for kill in 1..=3 {
+        let enough = u64::try_from(count * kill / 4).expect("a count");
+        streams.wait_count("OUT", enough).await;
+        let left = streams.consumer("t-echo").await.expect("the consumer").num_pending;
+        assert!(left > 0, "kill {kill} came too late");
+        server.kill9().await;
+        server.up().await;
+    }
+    assert_all_stored_once(&streams, count).await;
+    for runner in &runners {
+        runner.scrape().await.assert_adds_up("echo");
     }
 }
 

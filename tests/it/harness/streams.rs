@@ -7,6 +7,7 @@ use async_nats::{
     jetstream::{
         Context,
         consumer::{self, AckPolicy, DeliverPolicy, pull},
+        context::PublishAckFuture,
     },
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
@@ -53,16 +54,47 @@ impl Streams {
         headers: HeaderMap,
         data: impl Into<Vec<u8>>,
     ) -> u64 {
-        let data = data.into();
-        let ack = self.js.publish_with_headers(subject.to_owned(), headers, data.into()).await;
-        ack.expect("the event is sent").await.expect("the event is stored").sequence
+        let sent = self.publish(subject.to_owned(), headers, data.into()).await;
+        sent.await.expect("the event is stored").sequence
+    }
+
+    async fn publish(
+        &self,
+        subject: String,
+        headers: HeaderMap,
+        data: Vec<u8>,
+    ) -> PublishAckFuture {
+        let sent = match headers.is_empty() {
+            true => self.js.publish(subject, data.into()).await,
+            false => self.js.publish_with_headers(subject, headers, data.into()).await,
+        };
+        sent.expect("the event is sent")
     }
 
     /// Stores `count` events, the n-th with what `make(n)` says: subject and payload.
     pub(crate) async fn send_many(&self, count: usize, make: impl Fn(usize) -> (String, String)) {
-        stream::iter((0..count).map(make))
-            .map(|(subject, data)| async move {
-                self.js.publish(subject, data.into()).await.expect("sent").await
+        self.send_all((0..count).map(make), |_| HeaderMap::new()).await;
+    }
+
+    /// As [`send_many`](Self::send_many), of payloads that the stream stores once at most.
+    pub(crate) async fn send_once(&self, count: usize, make: impl Fn(usize) -> (String, String)) {
+        let id = |data: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("Nats-Msg-Id", data);
+            headers
+        };
+        self.send_all((0..count).map(make), id).await;
+    }
+
+    async fn send_all(
+        &self,
+        events: impl Iterator<Item = (String, String)>,
+        headers: impl Fn(&str) -> HeaderMap,
+    ) {
+        stream::iter(events)
+            .map(|(subject, data)| {
+                let headers = headers(&data);
+                async move { self.publish(subject, headers, data.into_bytes()).await.await }
             })
             .buffered(256)
             .try_for_each(|_| async { Ok(()) })
