@@ -25,3 +25,4 @@ mod provision;
 mod recovery;
 mod runtime;
 mod shop;
+mod verbs;
