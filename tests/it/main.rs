@@ -16,6 +16,7 @@ mod dead_letters;
 mod decide;
 mod degraded;
 mod delivery;
+mod dev;
 mod drain;
 mod faults;
 mod house;
