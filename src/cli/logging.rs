@@ -36,7 +36,7 @@ pub(crate) enum Default {
 /// Starts logging to standard error.
 pub(crate) fn start(default: Default, format: Format) -> Result<(), String> {
     let fallback = match default {
-        Default::Run => "info,async_nats=warn",
+        Default::Run => "warn,pelton=info,function=info",
         Default::Dev => {
             "error,pelton::nats::connect=warn,pelton::binding::health=off,function=info"
         }
