@@ -6,6 +6,7 @@ mod invoke;
 mod lint;
 mod list;
 mod logging;
+mod new;
 mod payload;
 mod run;
 mod schema;
@@ -56,6 +57,8 @@ enum Verb {
     Send(send::Args),
     /// Show bindings with their lag, state and last error.
     List(list::Args),
+    /// Write a small working project to begin with.
+    New(new::Args),
     /// Print the JSON Schema of the manifest.
     Schema(schema::SchemaArgs),
     /// Print completions for a shell.
@@ -72,6 +75,7 @@ pub(crate) fn main() -> ExitCode {
     let result = match verb {
         Verb::Lint(args) => lint::run(&args).map_err(Failure::from),
         Verb::Schema(args) => schema::run(&args).map_err(Failure::from),
+        Verb::New(args) => new::run(&args),
         Verb::Completions(args) => return completions::run(&args),
         Verb::Dev(args) => on_runtime(logging::Default::Dev, format, dev::run(args)),
         Verb::Run(args) => on_runtime(logging::Default::Run, format, run::run(args)),
