@@ -171,7 +171,8 @@ pub(super) fn pid_of(id: u32) -> Pid {
     i32::try_from(id).ok().and_then(Pid::from_raw).expect("a process id")
 }
 
-fn binary() -> PathBuf {
+/// Where the nats-server of the tests is.
+pub(super) fn binary() -> PathBuf {
     if let Some(path) = env::var_os("PELTON_NATS_SERVER") {
         return path.into();
     }

@@ -19,7 +19,7 @@ use tokio::{
 
 use super::{
     NatsServer, Scrape, Site, eventually,
-    nats_server::{free_port, kill_and_reap, pid_of},
+    nats_server::{self, free_port, kill_and_reap, pid_of},
     patience::PATIENCE,
 };
 
@@ -60,6 +60,8 @@ impl Runner {
             .current_dir(site.dir())
             .env("PELTON_ADMIN_LISTEN", format!("127.0.0.1:{admin}"))
             .env("SITE", site.dir())
+            // Found here by the checkout's folder, which is not where it runs.
+            .env("PELTON_NATS_SERVER", nats_server::binary())
             .envs(env.iter().copied())
             .stdin(Stdio::null())
             .stdout(output.try_clone().expect("a second handle"))
