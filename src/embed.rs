@@ -11,7 +11,7 @@ use crate::{
     manifest::{Diagnostics, Manifest},
     metrics::Metrics,
     nats::Provisioning,
-    runner::{RunError, Runner, Status},
+    runner::{FirstStart, RunError, Runner, Status},
     runtime::{Launcher, Natives, launch, native::IntoVerdict},
     shutdown::Shutdown,
 };
@@ -105,6 +105,7 @@ impl Builder {
             metrics,
             observer: None,
             provisioning: Provisioning::CreateMissing,
+            first_start: FirstStart::WithFirstEvent,
             exit_when_idle: false,
         };
         Ok(runner.run(shutdown, &status).await?)

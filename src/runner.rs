@@ -41,8 +41,19 @@ pub struct Runner {
     pub observer: Option<Arc<dyn Observer>>,
     /// Whether missing streams and consumers are created.
     pub provisioning: Provisioning,
+    /// When functions are started.
+    pub first_start: FirstStart,
     /// Whether to drain by itself once nothing is pending.
     pub exit_when_idle: bool,
+}
+
+/// When the workers of a function are started for the first time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum FirstStart {
+    /// With its first event: a function that gets none costs nothing.
+    WithFirstEvent,
+    /// At once, so that it is known whether it starts.
+    AtOnce,
 }
 
 /// How far a runner is.
@@ -122,8 +133,10 @@ impl Runner {
                 drain.cancel();
             });
         }
-        for binding in &bindings {
-            background.spawn(binding.warm_up());
+        if self.first_start == FirstStart::AtOnce {
+            for binding in &bindings {
+                background.spawn(binding.warm_up());
+            }
         }
         let handlers: Vec<_> = bindings.iter().map(Supervised::handler).collect();
         status.send_modify(|status| {

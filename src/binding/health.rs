@@ -1,8 +1,11 @@
 //! Whether a binding's function can be called.
 
 use std::{
-    sync::atomic::{AtomicU32, Ordering},
-    time::Duration,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
 };
 
 use prometheus::IntGauge;
@@ -20,6 +23,8 @@ pub struct Health {
     binding: String,
     /// Failed starts in a row; 0 means up.
     failures: AtomicU32,
+    /// When the last of them was counted.
+    counted: Mutex<Option<Instant>>,
     why: watch::Sender<Option<String>>,
     gauge: IntGauge,
 }
@@ -32,6 +37,7 @@ impl Health {
         Self {
             binding: binding.to_owned(),
             failures: AtomicU32::new(0),
+            counted: Mutex::new(None),
             why: watch::Sender::new(None),
             gauge,
         }
@@ -59,7 +65,7 @@ impl Health {
 
     /// The function could not be started.
     pub(crate) fn could_not_start(&self, why: &str) {
-        self.failures.fetch_add(1, Ordering::Relaxed);
+        self.count();
         self.gauge.set(0);
         let changed = self.why.send_if_modified(|known| {
             let new = known.as_deref() != Some(why);
@@ -70,6 +76,15 @@ impl Health {
         });
         if changed {
             warn!(binding = self.binding, why, "the function cannot start; its events wait");
+        }
+    }
+
+    /// Events that fail together tell of one failure: the wait grows with time, not with them.
+    fn count(&self) {
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.is_up() || counted.is_none_or(|last| last.elapsed() >= self.wait(0.0)) {
+            self.failures.fetch_add(1, Ordering::Relaxed);
+            *counted = Some(Instant::now());
         }
     }
 

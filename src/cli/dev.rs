@@ -23,7 +23,7 @@ use pelton::{
     metrics::Metrics,
     nats::{Connection, Provisioned, Provisioning},
     observer::Observer,
-    runner::{Phase, Runner, Start, Status},
+    runner::{FirstStart, Phase, Runner, Start, Status},
     runtime::{Launcher, Natives},
     shutdown::Shutdown,
 };
@@ -145,6 +145,7 @@ impl Stage<'_> {
             metrics: Arc::clone(self.metrics),
             observer: Some(observer),
             provisioning: Provisioning::CreateMissing,
+            first_start: FirstStart::AtOnce,
             exit_when_idle: false,
         };
         self.status.send_replace(Status::default());

@@ -11,7 +11,7 @@ use pelton::{
     manifest::Manifest,
     metrics::Metrics,
     nats::{Connection, Provisioned, Provisioning},
-    runner::{Runner, Status},
+    runner::{FirstStart, Runner, Status},
     runtime::{Launcher, Natives},
     shutdown::Shutdown,
 };
@@ -68,6 +68,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
         metrics,
         observer: None,
         provisioning,
+        first_start: FirstStart::WithFirstEvent,
         exit_when_idle: args.exit_when_idle,
     };
     runner.run(shutdown, &status).await?;
