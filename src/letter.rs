@@ -59,13 +59,13 @@ pub fn write(
 fn about(letter: &Letter, from: Provenance<'_>, consumer: &str, now: OffsetDateTime) -> Headers {
     let rfc3339 = |time: OffsetDateTime| time.format(&Rfc3339).unwrap_or_default();
     let first = letter.failed.first().map_or(now, |attempt| attempt.time);
-    let history = serde_json::to_string(&letter.failed).unwrap_or_default();
+    let history = ascii(&serde_json::to_string(&letter.failed).unwrap_or_default());
     let encode = |text: &str| utf8_percent_encode(text, ENCODE).to_string();
     [
         ("reason", letter.reason.as_str().to_owned()),
         ("error", encode(cut(&letter.error, ERROR_MAX))),
         ("attempts", letter.failed.len().to_string()),
-        ("history", encode(&history)),
+        ("history", history),
         ("stream", from.event.id.stream.to_string()),
         ("sequence", from.event.id.sequence.to_string()),
         ("subject", from.event.subject.clone()),
@@ -76,6 +76,21 @@ fn about(letter: &Letter, from: Provenance<'_>, consumer: &str, now: OffsetDateT
     .into_iter()
     .map(|(name, value)| (format!("{PREFIX}{name}"), value))
     .collect()
+}
+
+/// JSON in characters that every header carries. Outside strings there are no others.
+fn ascii(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for character in json.chars() {
+        if character.is_ascii() {
+            text.push(character);
+        } else {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                text.push_str(&format!("\\u{unit:04x}"));
+            }
+        }
+    }
+    text
 }
 
 /// Headers that would steer the server, or speak of an earlier death.

@@ -242,7 +242,11 @@ fn a_letter_keeps_what_fits() {
     let letter = Letter {
         reason: Reason::Rejected,
         error: "naïve\nline".to_owned(),
-        failed: failed(Outcome::Reject, 1).failed,
+        failed: vec![Attempt {
+            time: now().time,
+            outcome: Outcome::Reject,
+            error: "100 % na\u{ef}ve \u{1f600}".to_owned(),
+        }],
     };
     let write = |max| {
         let time = OffsetDateTime::UNIX_EPOCH;
@@ -254,6 +258,11 @@ fn a_letter_keeps_what_fits() {
     assert_eq!(whole.headers.get("nats-expected-stream"), None, "it would steer the server");
     let error = whole.headers.get("pelton-dead-letter-error").expect("an error");
     assert_eq!(error, "na%C3%AFve%0Aline");
+
+    let history = whole.headers.get("pelton-dead-letter-history").expect("a history");
+    assert!(history.is_ascii(), "{history}");
+    let history: Vec<Attempt> = serde_json::from_str(history).expect("JSON");
+    assert_eq!(history, letter.failed);
 
     let size = whole.headers.wire_len() + whole.data.len() + 64;
     let Written::Whole(bare) = write(size - 1) else { panic!("the payload fits still") };

@@ -211,7 +211,6 @@ impl Letter {
 
     /// The attempts: time, outcome, error.
     pub(crate) fn history(&self) -> Vec<serde_json::Value> {
-        let history = percent_decode_str(self.get("history")).decode_utf8().expect("UTF-8");
-        serde_json::from_str(&history).expect("the history is a JSON list")
+        serde_json::from_str(self.get("history")).expect("the history is a JSON list")
     }
 }
