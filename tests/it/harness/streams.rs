@@ -11,7 +11,6 @@ use async_nats::{
     },
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
-use percent_encoding::percent_decode_str;
 
 use super::eventually;
 
