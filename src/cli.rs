@@ -21,8 +21,13 @@ enum Verb {
 }
 
 pub(crate) fn run(arguments: &Arguments) -> io::Result<ExitCode> {
-    match &arguments.verb {
+    let result = match &arguments.verb {
         Verb::Lint(args) => lint::run(args),
         Verb::Schema(args) => schema::run(args),
+    };
+    match result {
+        // `pelton schema | head` has had enough.
+        Err(err) if err.kind() == io::ErrorKind::BrokenPipe => Ok(ExitCode::SUCCESS),
+        other => other,
     }
 }
