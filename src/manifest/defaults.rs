@@ -1,7 +1,10 @@
 //! What counts where a manifest says nothing: one table, for the parser, the JSON Schema and the
 //! documentation.
 
-use std::time::Duration;
+use std::{
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4},
+    time::Duration,
+};
 
 use super::size;
 use crate::duration;
@@ -33,7 +36,7 @@ pub const SLOT_BYTES: u64 = 64 << 20;
 /// `bindings[].start`
 pub const START: &str = "all";
 /// `admin.listen`
-pub const LISTEN: &str = "127.0.0.1:8320";
+pub const LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8320));
 /// `drain`
 pub const DRAIN: Duration = Duration::from_secs(25);
 /// `defaults.num_replicas`
@@ -95,7 +98,7 @@ pub fn table() -> Vec<Default> {
             "unacknowledged events of all runners",
         ),
         text("bindings[].start", START, "a new durable starts with the first event stored"),
-        text("admin.listen", LISTEN, "health and metrics, for this machine only"),
+        text("admin.listen", &LISTEN.to_string(), "health and metrics, for this machine only"),
         span("drain", DRAIN, "how long a drain may take"),
         count("defaults.num_replicas", NUM_REPLICAS, "replicas of the streams that Pelton owns"),
     ]

@@ -34,7 +34,7 @@ pub(super) fn read(text: &str) -> Result<Document, Unreadable> {
     }
     let outline = match Outline::read(text) {
         Err(Broken::Excessive(mark, message)) => {
-            return Err(unreadable(mark, message, Some("write it out without nesting or aliases")));
+            return Err(unreadable(mark, message, Some("use fewer levels and aliases")));
         }
         other => other,
     };
@@ -44,7 +44,10 @@ pub(super) fn read(text: &str) -> Result<Document, Unreadable> {
     };
     match outline {
         Ok(outline) => Ok(Document { value, outline }),
-        Err(Broken::Syntax(mark, message)) => Err(unreadable(mark, &message, None)),
+        Err(Broken::Syntax(mark, message)) => {
+            let hint = hint(text, mark, &message);
+            Err(unreadable(mark, &format!("this is no YAML: {message}"), hint))
+        }
         Err(Broken::Excessive(mark, message)) => Err(unreadable(mark, message, None)),
     }
 }
@@ -74,25 +77,34 @@ fn syntax(text: &str, err: &serde_yaml::Error, other: Option<Broken>) -> Unreada
             Some("quote it: \"${…}\""),
         );
     }
-    let line = text.lines().nth(mark.line.saturating_sub(1)).unwrap_or_default();
-    let hint = if line.trim_start_matches(' ').starts_with('\t') {
-        Some("YAML is indented with spaces, never with tabs")
-    } else if message.contains("mapping values are not allowed") {
-        Some("a `: ` inside a value needs quotes around the value; else look at the indentation")
-    } else if message.contains("more than one document") {
-        Some("a manifest is one document: take the `---` line out")
-    } else if message.contains("cannot start any token") {
-        Some("a value that begins with `@`, `` ` `` or `%` needs quotes")
-    } else {
-        None
-    };
+    let hint = hint(text, mark, message);
     let message = match message {
         _ if message.contains("more than one document") => "there is more than one document",
         _ if message.contains("recursion limit") => "this is nested too deeply",
-        _ if message.contains("repetition limit") => "aliases make this too large",
+        _ if message.contains("repetition limit") => "this holds too many values",
         other => other,
     };
     unreadable(mark, &format!("this is no YAML: {message}"), hint)
+}
+
+/// What helps against the usual mistakes, by the words of either parser.
+fn hint(text: &str, mark: Mark, message: &str) -> Option<&'static str> {
+    let line = text.lines().nth(mark.line.saturating_sub(1)).unwrap_or_default();
+    if line.trim_start_matches(' ').starts_with('\t') {
+        return Some("YAML is indented with spaces, never with tabs");
+    }
+    let hints = [
+        (
+            "mapping values are not allowed",
+            "a `: ` inside a value needs quotes around the value; else look at the indentation",
+        ),
+        ("more than one document", "a manifest is one document: take the `---` line out"),
+        ("cannot start any token", "a value that begins with `@`, `` ` `` or `%` needs quotes"),
+        ("plain scalar cannot start", "put it in quotes"),
+        ("must be followed by a valid YAML whitespace", "write a space after the `:`, not a tab"),
+        ("invalid indentation", "indent every line of a value further than its key"),
+    ];
+    hints.iter().find(|(words, _)| message.contains(words)).map(|(_, hint)| *hint)
 }
 
 /// The `---` that is not at the beginning.

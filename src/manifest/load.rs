@@ -30,7 +30,7 @@ pub enum Mode {
 /// A manifest, and what else there is to know.
 #[derive(Debug, Clone)]
 pub struct Loaded {
-    /// In [`Mode::Lint`], what depends on something unset is left out or at its default.
+    /// In [`Mode::Lint`], what depends on something unset is left out, empty or at its default.
     pub manifest: Manifest,
     /// What is probably not meant.
     pub warnings: Vec<Diagnostic>,

@@ -71,6 +71,7 @@ pub(super) enum Broken {
 
 /// Nodes of a document, those behind aliases counted each time.
 const NODES_MAX: usize = 200_000;
+const TOO_LARGE: &str = "this holds more than 200000 values";
 /// Levels of a document; `serde_yaml` stops at 128.
 const DEPTH_MAX: usize = 64;
 
@@ -145,6 +146,8 @@ struct Builder {
     anchors: HashMap<usize, Rc<Node>>,
     root: Option<Rc<Node>>,
     problems: Vec<(Mark, String)>,
+    /// Entries copied by merges: quadratic in the text if nothing bounds them.
+    merged: usize,
 }
 
 /// A collection whose end was not seen yet.
@@ -219,7 +222,7 @@ impl Builder {
     /// Puts a complete node where it belongs: a key, a value, an item or the whole document.
     fn place(&mut self, node: Rc<Node>, anchor: usize, text: Option<&str>) -> Result<(), Broken> {
         if node.size > NODES_MAX {
-            return Err(Broken::Excessive(node.mark, "aliases make this too large"));
+            return Err(Broken::Excessive(node.mark, TOO_LARGE));
         }
         if node.depth > DEPTH_MAX {
             return Err(Broken::Excessive(node.mark, "aliases make this too deep"));
@@ -273,7 +276,7 @@ impl Builder {
             Kind::List(items) => Shape::List(items),
             Kind::Map { mut children, merge, .. } => {
                 if let Some(merge) = merge {
-                    self.merge(&mut children, &merge);
+                    self.merge(&mut children, &merge)?;
                 }
                 Shape::Map(children)
             }
@@ -286,12 +289,16 @@ impl Builder {
         let size = nodes.iter().fold(1_usize, |sum, node| sum.saturating_add(node.size));
         let depth = nodes.iter().map(|node| node.depth).max().unwrap_or_default() + 1;
         if size > NODES_MAX {
-            return Err(Broken::Excessive(open.mark, "aliases make this too large"));
+            return Err(Broken::Excessive(open.mark, TOO_LARGE));
         }
         Ok(Node { mark: open.mark, shape, size, depth })
     }
 
-    fn merge(&mut self, children: &mut HashMap<String, Child>, merge: &Child) {
+    fn merge(
+        &mut self,
+        children: &mut HashMap<String, Child>,
+        merge: &Child,
+    ) -> Result<(), Broken> {
         let sources = match &merge.node.shape {
             Shape::List(items) => items.iter().map(|item| &**item).collect(),
             _ => vec![&*merge.node],
@@ -302,9 +309,14 @@ impl Builder {
                 self.problems.push((merge.mark, message));
                 continue;
             };
+            self.merged += others.len();
+            if self.merged > NODES_MAX {
+                return Err(Broken::Excessive(merge.mark, TOO_LARGE));
+            }
             for (key, child) in others {
                 children.entry(key.clone()).or_insert_with(|| child.clone());
             }
         }
+        Ok(())
     }
 }

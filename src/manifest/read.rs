@@ -31,6 +31,8 @@ pub(super) fn read(value: &mut Value, report: &mut Report) -> raw::Manifest {
         }
         mend(value, &path, &message, report);
     }
+    // What is left says nothing about what is missing.
+    report.spoil(&Path::root());
     raw::Manifest::default()
 }
 
@@ -83,28 +85,26 @@ fn stray_key(value: &mut Value, path: &Path, known: &[String], report: &mut Repo
     let context = parent.pattern();
     let Some(Value::Mapping(map)) = find(value, &parent) else { return };
     map.remove(key.as_str());
-    let (message, hint) = match later::find(&context, key) {
-        None => (
+    let rival = rival(map, &context, key);
+    let (message, hint) = match (later::find(&context, key), rival) {
+        (None, _) => (
             format!("`{key}` is no key {}", place(&parent)),
-            Some(wording::suggest(key, known.iter().map(String::as_str))),
+            wording::suggest(key, known.iter().map(String::as_str)),
         ),
-        Some(_) if both(map, &context, key).is_some() => {
-            let other = both(map, &context, key).unwrap_or_default();
-            (
-                format!("`{other}` and `{key}` exclude each other"),
-                Some(format!("take one out; and not yet: `{key}`")),
-            )
-        }
-        Some(later) => {
-            let hint = "this version cannot do it; the key is reserved for one that can";
-            (format!("not yet: `{key}` ({})", later.what), Some(hint.to_owned()))
-        }
+        (Some(_), Some(rival)) => (
+            format!("`{rival}` and `{key}` exclude each other"),
+            format!("take one out; and not yet: `{key}`"),
+        ),
+        (Some(later), None) => (
+            format!("not yet: `{key}` ({})", later.what),
+            "this version cannot do it; the key is reserved for one that can".to_owned(),
+        ),
     };
-    report.stray(path, message, hint);
+    report.stray(path, message, Some(hint));
 }
 
 /// The key beside a later one that does the same job.
-fn both(map: &serde_yaml::Mapping, context: &str, key: &str) -> Option<&'static str> {
+fn rival(map: &serde_yaml::Mapping, context: &str, key: &str) -> Option<&'static str> {
     let rivals: &[&'static str] = match context {
         "bindings[]" => &TRIGGERS,
         "functions.*" => &RUNTIMES,

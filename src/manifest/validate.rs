@@ -1,5 +1,5 @@
 //! Raw to valid. Every check reports and goes on with something harmless, so that all mistakes are
-//! found at once; the result counts only if none was.
+//! found at once; the result can be run only if none was, and nothing was unset.
 
 mod bindings;
 mod functions;
@@ -126,7 +126,7 @@ fn listen_address(
         let numeric = text.replacen("localhost:", "127.0.0.1:", 1);
         numeric.parse::<SocketAddr>().ok()
     };
-    let default = SocketAddr::from(([127, 0, 0, 1], 8320));
+    let default = defaults::LISTEN;
     let written = match written {
         None => default,
         Some(Text(text)) => read(&text).unwrap_or_else(|| {

@@ -116,9 +116,6 @@ fn binding(
     let Keys(retry) = raw.retry.unwrap_or(Keys(raw::Retry::default()));
     let retry = self::retry(retry, &path.key("retry"), report);
     let start = start(raw.start, &path.key("start"), report);
-    if subjects.is_empty() {
-        return None;
-    }
     Some(Binding {
         name: name?,
         subjects,

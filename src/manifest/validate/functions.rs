@@ -34,9 +34,8 @@ pub(super) fn functions(
         if report.is_spoiled(&path) || !named(&name, "a function", &path, report) {
             continue;
         }
-        if let Some(function) = function(&name, raw, dir, &path, report) {
-            functions.valid.insert(name, function);
-        }
+        let function = function(&name, raw, dir, &path, report);
+        functions.valid.insert(name, function);
     }
     functions
 }
@@ -47,7 +46,7 @@ fn function(
     dir: &FilePath,
     path: &Path,
     report: &mut Report,
-) -> Option<Function> {
+) -> Function {
     let cwd = match raw.cwd {
         None => dir.to_path_buf(),
         Some(Text(cwd)) => {
@@ -59,6 +58,7 @@ fn function(
         }
     };
     let start = path.key("start_timeout");
+    // Native stands in where it is not known: such a manifest is only checked, never run.
     let common = Function {
         name: name.to_owned(),
         runtime: Runtime::Native,
@@ -79,8 +79,10 @@ fn function(
     }
     let written =
         Written { run: raw.run, command: raw.command, exec: raw.exec, native: raw.native };
-    let runtime = runtime(name, written, dir, path, report)?;
-    Some(Function { runtime, ..common })
+    match runtime(name, written, dir, path, report) {
+        Some(runtime) => Function { runtime, ..common },
+        None => common,
+    }
 }
 
 /// The keys of which a function has one.

@@ -26,7 +26,7 @@ pub(super) fn nats(
             forms.push((path.key(key), auth));
         }
     };
-    let file = |text: Option<Text>| given(text).map(|file| dir.join(file));
+    let file = |text: Option<Text>| given(text).map(|file| resolve(dir, &file));
     form("credentials_file", file(raw.credentials_file).map(Auth::Credentials));
     form("nkey_seed_file", file(raw.nkey_seed_file).map(Auth::NkeySeed));
     form("token", given(raw.token).map(|token| Auth::Token(Secret(token))));
@@ -91,7 +91,7 @@ fn only_one(forms: Vec<(Path, Auth)>, report: &mut Report) -> Auth {
 }
 
 fn certificates(raw: raw::Tls, dir: &FilePath, path: &Path, report: &mut Report) -> Option<Tls> {
-    let file = |text: Option<Text>| given(text).map(|file| dir.join(file));
+    let file = |text: Option<Text>| given(text).map(|file| resolve(dir, &file));
     let (cert, key) = (file(raw.cert_file), file(raw.key_file));
     if cert.is_some() != key.is_some() {
         let (there, missing) =

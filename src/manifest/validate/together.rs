@@ -78,6 +78,9 @@ fn dead_letter_binding(
 
 /// Looks at the stream that a binding reads, when the manifest lists it.
 fn input(binding: &Binding, streams: &[Stream], path: &Path, report: &mut Report) {
+    if binding.subjects.is_empty() {
+        return;
+    }
     let holds =
         |stream: &&Stream| binding.subjects.iter().all(|subject| held(subject, &stream.subjects));
     let named =
