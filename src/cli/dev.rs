@@ -15,7 +15,7 @@ use std::{
 
 use tokio::{sync::watch as channel, task::JoinSet};
 
-use super::{Failure, load, signals};
+use super::{Failure, load, signals, terminal::say};
 use lines::{Lines, Paint};
 use pelton::{
     admin,
@@ -57,7 +57,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let path = args.file.clone().unwrap_or_else(|| PathBuf::from(super::DEFAULT_FILE));
     let mut loaded = load(args.file.as_deref())?;
     let paint = Paint::new();
-    println!(
+    say!(
         "\n  {} {} · {} · {} functions, {} bindings",
         paint.bold("pelton"),
         env!("CARGO_PKG_VERSION"),
@@ -71,7 +71,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
         Some(dir) => format!("kept in {}", dir.display()),
         None => "private, gone in the end; --persist DIR keeps it".to_owned(),
     };
-    println!(
+    say!(
         "  {} nats-server {} started   {}   ({kept})",
         paint.good("✓"),
         server.version,
@@ -109,7 +109,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
             Ended::Reload(changed) => loaded = *changed,
         }
     }
-    println!("  {}", lines.summary());
+    say!("  {}", lines.summary());
     server.stop().await;
     Ok(ExitCode::SUCCESS)
 }
@@ -129,7 +129,7 @@ impl Stage<'_> {
             [] => String::new(),
             names => format!(" · from the environment (hidden): {}", names.join(", ")),
         };
-        println!("  metrics http://{admin}/metrics · health /readyz{hidden}");
+        say!("  metrics http://{admin}/metrics · health /readyz{hidden}");
     }
 
     /// Runs until a shutdown, or until a file changed and what ran is finished.
@@ -159,7 +159,7 @@ impl Stage<'_> {
         };
         let goodbye = async {
             shutdown.drain.cancelled().await;
-            println!("\n  draining (at most {:?}; ^C again to force) …", self.manifest.drain);
+            say!("\n  draining (at most {:?}; ^C again to force) …", self.manifest.drain);
             std::future::pending::<()>().await;
         };
         tokio::select! {
@@ -179,7 +179,7 @@ impl Stage<'_> {
             watch::change(path, &self.manifest).await;
             match load(Some(path)) {
                 Ok(loaded) => {
-                    println!("  {} changed: reloading", self.paint.good("↻"));
+                    say!("  {} changed: reloading", self.paint.good("↻"));
                     return loaded;
                 }
                 Err(failure) => eprintln!(
@@ -198,10 +198,10 @@ impl Stage<'_> {
         let mode = Provisioning::CreateMissing;
         let provisioned = Provisioned::ensure(&connection, &self.manifest, mode).await?;
         for what in provisioned.created {
-            println!("  {} {what} created", self.paint.good("✓"));
+            say!("  {} {what} created", self.paint.good("✓"));
         }
         for what in provisioned.drift {
-            println!("  {} {what}", self.paint.bad("!"));
+            say!("  {} {what}", self.paint.bad("!"));
         }
         connection.close().await;
         Ok(())
@@ -224,7 +224,7 @@ impl Stage<'_> {
                 _ => Start::Pending,
             });
         }
-        println!("{}", self.lines.table(&self.manifest, &starts));
+        say!("{}", self.lines.table(&self.manifest, &starts));
     }
 }
 

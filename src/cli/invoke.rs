@@ -9,7 +9,7 @@ use std::{
 
 use time::OffsetDateTime;
 
-use super::{Failure, load, payload};
+use super::{Failure, load, payload, terminal::say};
 use pelton::{
     event::{Event, EventId, Publish, Verdict},
     handler::{Call, Company, Fault, NonEmpty, Reply},
@@ -83,7 +83,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let took = started.elapsed();
     handler.stop().await;
     let told = tell(&manifest, binding, &event, answer);
-    println!(
+    say!(
         "{}\n  took {:.1} ms, start of the worker included",
         told.text,
         took.as_secs_f64() * 1000.0

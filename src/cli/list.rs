@@ -4,7 +4,11 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use clap::ValueEnum;
 
-use super::{Failure, load, run::PATIENCE, terminal};
+use super::{
+    Failure, load,
+    run::PATIENCE,
+    terminal::{self, say},
+};
 use pelton::{
     metrics::Metrics,
     nats::{Connection, Report},
@@ -42,7 +46,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
             .map_err(|err| Failure::Problem(err.to_string()))?,
         Output::Table => describe(&report),
     };
-    println!("{text}");
+    say!("{text}");
     Ok(ExitCode::SUCCESS)
 }
 

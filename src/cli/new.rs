@@ -9,7 +9,7 @@ use std::{
 
 use clap::ValueEnum;
 
-use super::Failure;
+use super::{Failure, terminal::say};
 
 /// Arguments of `pelton new`.
 #[derive(Debug, clap::Args)]
@@ -79,11 +79,11 @@ pub(super) fn run(args: &Args) -> Result<ExitCode, Failure> {
         fs::File::create_new(&path)
             .and_then(|mut file| file.write_all(text.as_bytes()))
             .map_err(|err| cannot_write(&path, &err))?;
-        println!("  {}", path.display());
+        say!("  {}", path.display());
     }
-    println!("\nnext:\n  cd {}\n  pelton dev", folder.display());
-    println!("and in another terminal, in the same folder:");
-    println!("  pelton send people.arrived '{{\"name\": \"Lester\"}}'");
+    say!("\nnext:\n  cd {}\n  pelton dev", folder.display());
+    say!("and in another terminal, in the same folder:");
+    say!("  pelton send people.arrived '{{\"name\": \"Lester\"}}'");
     Ok(ExitCode::SUCCESS)
 }
 

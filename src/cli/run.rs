@@ -5,7 +5,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 use tokio::{sync::watch, task::JoinSet};
 use tracing::error;
 
-use super::{Failure, load, signals};
+use super::{Failure, load, signals, terminal::say};
 use pelton::{
     admin,
     manifest::Manifest,
@@ -80,9 +80,9 @@ async fn check(manifest: &Manifest, metrics: Arc<Metrics>) -> Result<ExitCode, F
         Connection::open(&manifest.nats, &manifest.name, Some(PATIENCE), metrics).await?;
     let found = Provisioned::ensure(&connection, manifest, Provisioning::VerifyOnly).await?;
     for drift in &found.drift {
-        println!("differs: {drift}");
+        say!("differs: {drift}");
     }
-    println!("ok: {} can run here", manifest.name);
+    say!("ok: {} can run here", manifest.name);
     connection.close().await;
     Ok(ExitCode::SUCCESS)
 }

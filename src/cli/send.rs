@@ -13,7 +13,7 @@ use bytes::Bytes;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use super::{DEFAULT_FILE, Failure, load, payload, run::PATIENCE};
+use super::{DEFAULT_FILE, Failure, load, payload, run::PATIENCE, terminal::say};
 use pelton::{
     event::Headers,
     manifest::{Auth, Nats, Server},
@@ -88,7 +88,7 @@ async fn send_one(connection: &Connection, args: &Args, headers: &Headers) -> Re
     let sent = connection.send(&args.subject, headers, data).await;
     let receipt = sent.map_err(Failure::Problem)?.await.map_err(Failure::Problem)?;
     let duplicate = if receipt.duplicate { " (was there already)" } else { "" };
-    println!("stored as {}:{}{duplicate}", receipt.stream, receipt.sequence);
+    say!("stored as {}:{}{duplicate}", receipt.stream, receipt.sequence);
     Ok(())
 }
 
@@ -128,7 +128,7 @@ async fn send_lines(
     let stopped = |err| Failure::Problem(format!("{err} ({stored} events were stored for sure)"));
     stored += settle(&mut receipts, 0).await.map_err(stopped)?;
     bar.finish_and_clear();
-    println!("stored {stored} events on {subject}");
+    say!("stored {stored} events on {subject}");
     Ok(())
 }
 

@@ -1,6 +1,9 @@
 //! What a terminal can show.
 
-use std::io::IsTerminal;
+use std::{
+    fmt,
+    io::{self, ErrorKind, IsTerminal, Write as _},
+};
 
 /// Whether to colour what goes to `stream`: on a terminal, unless `NO_COLOR` is set.
 pub(super) fn colours(stream: &impl IsTerminal) -> bool {
@@ -27,4 +30,21 @@ pub(super) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
         .chain(rows.iter().map(|row| line(&mut row.iter().map(String::as_str))))
         .collect::<Vec<_>>()
         .join("\n")
+}
+
+/// Prints a line to standard output; `println!` would panic when its reader is gone.
+macro_rules! say {
+    ($($text:tt)*) => {
+        $crate::cli::terminal::print_line(format_args!($($text)*))
+    };
+}
+pub(super) use say;
+
+/// Ends the process in peace when nobody reads any more: `pelton list | head -1`.
+pub(super) fn print_line(line: fmt::Arguments<'_>) {
+    if let Err(err) = writeln!(io::stdout().lock(), "{line}")
+        && err.kind() == ErrorKind::BrokenPipe
+    {
+        std::process::exit(0);
+    }
 }

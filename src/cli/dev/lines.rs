@@ -8,7 +8,7 @@ use std::{
 
 use time::{OffsetDateTime, macros::format_description};
 
-use crate::cli::terminal;
+use crate::cli::terminal::{self, say};
 use pelton::{
     duration,
     manifest::{Manifest, Runtime},
@@ -157,7 +157,7 @@ impl Observer for Lines {
         if let Some(trace) = invocation.trace.as_deref().and_then(|trace| trace.get(3..11)) {
             write!(line, "  {trace}").unwrap_or_default();
         }
-        println!("{line}");
+        say!("{line}");
     }
 }
 
