@@ -37,8 +37,12 @@ demo: need-rust need-node setup ## the example shop on a private server, until C
 	$(call say,running the shop)
 	@$(CARGO) run $(LOCKED) --quiet --example shop -- $(if $(filter-out 0,$(ONCE)),--once)
 
+.PHONY: peers
+peers: need-python need-node ## fetch the pinned servers of others that the tests post events to (Functions Framework: Python, Node)
+	@$(PYTHON) tools/fetch.py peers
+
 .PHONY: test
-test: need-rust need-node setup ## every test: Rust against a real nats-server, then the Python and Node shims
+test: need-rust need-node setup peers ## every test: Rust against a real nats-server, then the Python and Node shims
 	$(call say,cargo test (the first time takes a few minutes to build))
 	$(CARGO) test $(LOCKED) --no-fail-fast
 	$(call say,tests of the shims)

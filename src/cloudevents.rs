@@ -1,10 +1,13 @@
 //! CloudEvents over NATS: binary mode out, binary and structured mode in (`CloudEvents` NATS
 //! protocol binding 1.0.3). Pure.
 
+use std::{borrow::Cow, collections::BTreeMap};
+
 use base64::{Engine as _, prelude::BASE64_STANDARD as BASE64};
 use bytes::Bytes;
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode_str, utf8_percent_encode};
-use serde_json::value::RawValue;
+use serde::de::IgnoredAny;
+use serde_json::{Value, value::RawValue};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::event::{Event, Headers};
@@ -27,14 +30,89 @@ pub fn encode(value: &str) -> String {
 ///
 /// # Errors
 /// Says why a payload that claims to be a structured event is none.
-pub fn unpack(event: Event) -> Result<Event, String> {
-    if event.headers.is_empty() {
-        return Ok(event);
-    }
-    let structured = event.headers.get("content-type").is_some_and(|kind| {
+pub fn unpack(mut event: Event) -> Result<Event, String> {
+    (event.headers, event.data) = decode(event.headers, event.data)?;
+    Ok(event)
+}
+
+/// Headers and payload of a message with its attributes decoded, a structured event unpacked.
+///
+/// # Errors
+/// As [`unpack`].
+pub fn decode(headers: Headers, data: Bytes) -> Result<(Headers, Bytes), String> {
+    let structured = headers.get("content-type").is_some_and(|kind| {
         kind.get(..STRUCTURED.len()).is_some_and(|start| start.eq_ignore_ascii_case(STRUCTURED))
     });
-    if structured { unpack_structured(event) } else { Ok(decode_attributes(event)) }
+    if structured {
+        decode_structured(headers, &data)
+    } else {
+        Ok((decode_attributes(headers), data))
+    }
+}
+
+/// The content type of an unpacked event's payload: what it says, else JSON if it is.
+#[must_use]
+pub fn content_type(event: &Event) -> Option<&str> {
+    let said = ["ce-datacontenttype", "content-type"].into_iter();
+    said.filter_map(|name| event.headers.get(name)).find(|kind| !kind.is_empty()).or_else(|| {
+        let json = matches!(event.data.first(), Some(b'{' | b'['))
+            && serde_json::from_slice::<IgnoredAny>(&event.data).is_ok();
+        json.then_some(JSON)
+    })
+}
+
+/// The attributes of an unpacked event, without `datacontenttype`: names bare, values plain. What
+/// it does not say itself comes from where it is stored.
+#[must_use]
+pub fn attributes(event: &Event) -> BTreeMap<String, Cow<'_, str>> {
+    let mut attributes = BTreeMap::new();
+    for (name, value) in event.headers.iter() {
+        let lower = name.to_ascii_lowercase();
+        if let Some(bare) = lower.strip_prefix(PREFIX)
+            && bare != "datacontenttype"
+            && !bare.is_empty()
+        {
+            attributes.entry(bare.to_owned()).or_insert(Cow::Borrowed(value));
+        }
+    }
+    let mut default = |name: &str, value: Cow<'static, str>| {
+        attributes.entry(name.to_owned()).or_insert(value);
+    };
+    default("specversion", "1.0".into());
+    default("id", event.id.to_string().into());
+    default("source", format!("nats://{}", event.id.stream).into());
+    default("type", event.subject.clone().into());
+    if let Ok(time) = event.time.format(&Rfc3339) {
+        default("time", time.into());
+    }
+    attributes
+}
+
+/// An unpacked event as one JSON object, as [`STRUCTURED_JSON`] says.
+#[must_use]
+pub fn structured(event: &Event) -> Vec<u8> {
+    let proper = |name: &str| name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    let mut object: BTreeMap<String, Value> = attributes(event)
+        .into_iter()
+        .filter(|(name, _)| proper(name))
+        .map(|(name, value)| (name, Value::String(value.into_owned())))
+        .collect();
+    let kind = content_type(event);
+    if let Some(kind) = kind {
+        object.insert("datacontenttype".to_owned(), kind.into());
+    }
+    let essence = kind.unwrap_or_default().split(';').next().unwrap_or_default().trim();
+    let json = essence.ends_with("/json") || essence.ends_with("+json");
+    let text = || std::str::from_utf8(&event.data).ok().filter(|_| essence.starts_with("text/"));
+    if event.data.is_empty() {
+    } else if let Some(value) = json.then(|| serde_json::from_slice(&event.data).ok()).flatten() {
+        object.insert("data".to_owned(), value);
+    } else if let Some(text) = text() {
+        object.insert("data".to_owned(), text.into());
+    } else {
+        object.insert("data_base64".to_owned(), BASE64.encode(&event.data).into());
+    }
+    serde_json::to_vec(&object).unwrap_or_default()
 }
 
 /// What an output of a binding carries besides what the function set itself.
@@ -75,36 +153,38 @@ pub fn stamp(headers: &mut Headers, attributes: Attributes<'_>) {
 }
 
 const STRUCTURED: &str = "application/cloudevents";
+/// The content type of one event in JSON.
+pub const STRUCTURED_JSON: &str = "application/cloudevents+json; charset=UTF-8";
+const JSON: &str = "application/json";
 
-fn decode_attributes(mut event: Event) -> Event {
+fn decode_attributes(headers: Headers) -> Headers {
     let encoded = |name: &str, value: &str| {
         name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
             && (value.contains('%') || value.starts_with('"'))
     };
-    if event.headers.iter().any(|(name, value)| encoded(name, value)) {
-        event.headers = event
-            .headers
-            .iter()
-            .map(|(name, value)| {
-                let value = if encoded(name, value) { decode(value) } else { value.to_owned() };
-                (name, value)
-            })
-            .collect();
+    if !headers.iter().any(|(name, value)| encoded(name, value)) {
+        return headers;
     }
-    event
+    headers
+        .iter()
+        .map(|(name, value)| {
+            let value = if encoded(name, value) { decode_value(value) } else { value.to_owned() };
+            (name, value)
+        })
+        .collect()
 }
 
 /// A value that is not UTF-8 once decoded stays as it came: the event is worth more than the rule.
-fn decode(value: &str) -> String {
+fn decode_value(value: &str) -> String {
     let unquoted = value.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
     let plain = unquoted.unwrap_or(value);
     percent_decode_str(plain).decode_utf8().map_or_else(|_| plain.to_owned(), Into::into)
 }
 
-fn unpack_structured(mut event: Event) -> Result<Event, String> {
+fn decode_structured(mut headers: Headers, payload: &Bytes) -> Result<(Headers, Bytes), String> {
     let wrong = |why: &str| format!("the payload is no structured CloudEvent: {why}");
-    let attributes: std::collections::BTreeMap<String, &RawValue> =
-        serde_json::from_slice(&event.data).map_err(|err| wrong(&err.to_string()))?;
+    let attributes: BTreeMap<String, &RawValue> =
+        serde_json::from_slice(payload).map_err(|err| wrong(&err.to_string()))?;
     let text = |raw: &RawValue| -> Option<String> {
         let value: serde_json::Value = serde_json::from_str(raw.get()).ok()?;
         match value {
@@ -118,7 +198,6 @@ fn unpack_structured(mut event: Event) -> Result<Event, String> {
     }
     let mut data = Bytes::new();
     let mut kind = None;
-    let mut headers = event.headers.clone();
     headers.remove("content-type");
     for (name, raw) in &attributes {
         match name.as_str() {
@@ -131,7 +210,7 @@ fn unpack_structured(mut event: Event) -> Result<Event, String> {
                     Some(text) if !json => Bytes::from(text),
                     _ => Bytes::copy_from_slice(raw.get().as_bytes()),
                 };
-                kind.get_or_insert_with(|| "application/json".to_owned());
+                kind.get_or_insert_with(|| JSON.to_owned());
             }
             "data_base64" => {
                 let encoded = text(raw).ok_or_else(|| wrong("`data_base64` is no string"))?;
@@ -151,7 +230,5 @@ fn unpack_structured(mut event: Event) -> Result<Event, String> {
     if let Some(kind) = kind {
         headers.set("ce-datacontenttype", kind);
     }
-    event.headers = headers;
-    event.data = data;
-    Ok(event)
+    Ok((headers, data))
 }

@@ -3,6 +3,7 @@
 pub mod defaults;
 mod diagnostic;
 mod document;
+mod http;
 mod later;
 mod leaf;
 mod load;
@@ -20,6 +21,7 @@ mod validate;
 mod wording;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
+pub use http::{Http, HttpMode};
 pub use load::{Loaded, Mode};
 pub use schema::schema;
 pub use server::{Server, ServerError};
@@ -202,7 +204,7 @@ pub struct Function {
     pub workers: Option<NonZeroUsize>,
     /// How long an idle worker is kept.
     pub idle_timeout: Duration,
-    /// How long a worker may take to say it is ready.
+    /// How long a worker may take to say it is ready, or a connection to be there.
     pub start_timeout: Duration,
     /// Bytes of data a worker may allocate.
     pub memory_limit: Option<u64>,
@@ -219,6 +221,8 @@ pub enum Runtime {
     Command(Vec<String>),
     /// `exec: [...]`: one process per event.
     Exec(Vec<String>),
+    /// `http: …`: posted to a URL.
+    Http(Box<Http>),
     /// `native: true`: compiled in.
     Native,
 }

@@ -4,6 +4,7 @@ pub mod launch;
 pub mod native;
 
 mod exec;
+mod http;
 mod logs;
 mod process;
 
@@ -66,6 +67,7 @@ pub fn build_with(
             Err(BuildError::NoProgram(function.name.clone()))
         }
         Runtime::Exec(command) => Ok(Arc::new(exec::Exec::new(launcher, function, command))),
+        Runtime::Http(spec) => Ok(Arc::new(http::Http::new(function, spec))),
         Runtime::Command(_) | Runtime::Python(_) | Runtime::Node(_) => {
             Ok(Arc::new(process::Process::new(launcher, function, concurrency, metrics)))
         }

@@ -15,6 +15,8 @@ pub const SERVER: &str = "nats://127.0.0.1:4222";
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 /// `functions.*.start_timeout`
 pub const START_TIMEOUT: Duration = Duration::from_secs(30);
+/// `functions.*.http.max_response`
+pub const MAX_RESPONSE: u64 = 4 << 20;
 /// `bindings[].concurrency`
 pub const CONCURRENCY: u64 = 16;
 /// `bindings[].timeout`
@@ -84,6 +86,12 @@ pub fn table() -> Vec<Default> {
         text("nats.servers", SERVER, "one server on this machine"),
         span("functions.*.idle_timeout", IDLE_TIMEOUT, "how long an idle worker is kept"),
         span("functions.*.start_timeout", START_TIMEOUT, "how long a worker may take to be ready"),
+        text("functions.*.http.mode", "binary", "CloudEvents mode of the requests"),
+        text(
+            "functions.*.http.max_response",
+            &size::show(MAX_RESPONSE),
+            "largest body of an answer",
+        ),
         count("bindings[].concurrency", CONCURRENCY, "events in flight in one runner"),
         span("bindings[].timeout", TIMEOUT, "how long the function may take"),
         count("bindings[].retry.attempts", ATTEMPTS, "tries at most, the first included"),

@@ -10,15 +10,13 @@ pub(super) struct Later {
     pub(super) what: &'static str,
 }
 
-pub(super) const LATER: [Later; 24] = [
+pub(super) const LATER: [Later; 21] = [
     later("", "events", "schemas of events"),
     later("", "renamed_from", "renaming a manifest"),
     later("", "slots", "a limit for all bindings together"),
     later("", "allow", "grants"),
-    later("functions.*", "http", "functions that are called over HTTP"),
     later("functions.*", "lambda", "functions with an AWS Lambda runtime client"),
     later("functions.*", "allow", "grants to a WebAssembly function"),
-    later("functions.*", "reject_on", "verdicts by HTTP status"),
     later("functions.*", "slots", "a limit for one function"),
     later("functions.*", "renamed_from", "renaming a function"),
     later("bindings[]", "request", "the trigger that answers requests"),
@@ -29,7 +27,6 @@ pub(super) const LATER: [Later; 24] = [
     later("bindings[]", "state", "state by key"),
     later("bindings[]", "partitions", "order by key"),
     later("bindings[]", "lane_limit", "order by key"),
-    later("bindings[]", "reject_on", "verdicts by HTTP status"),
     later("bindings[]", "events", "schemas of events"),
     later("bindings[]", "slots", "a limit in bytes other than 64MiB"),
     later("bindings[]", "renamed_from", "renaming a binding"),

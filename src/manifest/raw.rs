@@ -1,6 +1,8 @@
 //! The manifest as it is written: every key that is known, every value of the right kind, nothing
 //! more. The comments are what the JSON Schema says.
 
+mod http;
+
 use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -13,6 +15,8 @@ use super::{
     Discard, Placement, Retention, Storage,
     leaf::{Block, Count, Flag, Keys, Named, OneOrMany, Positive, Size, Span, StartAt, Text},
 };
+
+pub(super) use http::Http;
 
 /// Binds functions to NATS JetStream subjects.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -111,7 +115,7 @@ pub(super) struct Stream {
     pub(super) placement: Option<Keys<Placement>>,
 }
 
-/// A function: one of `run`, `command`, `exec`, `native`, and how it runs.
+/// A function: one of `run`, `command`, `exec`, `http`, `native`, and how it runs.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Function {
@@ -121,6 +125,10 @@ pub(super) struct Function {
     pub(super) command: Option<Vec<Option<Text>>>,
     /// A program run once for each event, and its arguments: stdin to stdout, exit code as verdict.
     pub(super) exec: Option<Vec<Option<Text>>>,
+    /// A URL that events are posted to as CloudEvents, alone or with how.
+    pub(super) http: Option<Http>,
+    /// HTTP statuses that reject the event, besides 400, 410, 413, 415 and 422.
+    pub(super) reject_on: Option<Vec<Option<Count>>>,
     /// Compiled into the program that embeds the library.
     pub(super) native: Option<Flag>,
     /// Environment variables besides PATH, HOME and LANG.
@@ -131,7 +139,7 @@ pub(super) struct Function {
     pub(super) workers: Option<Positive>,
     /// How long an idle worker is kept.
     pub(super) idle_timeout: Option<Span>,
-    /// How long a worker may take to say it is ready.
+    /// How long a worker may take to say it is ready, or a connection to be there.
     pub(super) start_timeout: Option<Span>,
     /// Data a worker may allocate.
     pub(super) memory_limit: Option<Size>,

@@ -3,6 +3,7 @@
 
 mod bindings;
 mod functions;
+mod http;
 mod nats;
 mod streams;
 mod together;

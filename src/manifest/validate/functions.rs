@@ -9,7 +9,7 @@ use std::{
 use super::{entries, named, nats::resolve, non_zero, positive_span, present};
 use crate::manifest::{
     Function, Runtime, defaults,
-    leaf::{Flag, Keys, Named, Positive, Size, Text},
+    leaf::{Count, Flag, Keys, Named, Positive, Size, Text},
     path::Path,
     raw,
     report::Report,
@@ -77,8 +77,14 @@ fn function(
     if common.memory_limit == Some(0) {
         report.error(&path.key("memory_limit"), "`memory_limit` must be more than 0");
     }
-    let written =
-        Written { run: raw.run, command: raw.command, exec: raw.exec, native: raw.native };
+    let written = Written {
+        run: raw.run,
+        command: raw.command,
+        exec: raw.exec,
+        http: raw.http,
+        native: raw.native,
+        reject_on: raw.reject_on,
+    };
     match runtime(name, written, dir, path, report) {
         Some(runtime) => Function { runtime, ..common },
         None => common,
@@ -90,7 +96,10 @@ struct Written {
     run: Option<Text>,
     command: Option<Vec<Option<Text>>>,
     exec: Option<Vec<Option<Text>>>,
+    http: Option<raw::Http>,
     native: Option<Flag>,
+    /// Of `http` alone.
+    reject_on: Option<Vec<Option<Count>>>,
 }
 
 fn runtime(
@@ -104,15 +113,16 @@ fn runtime(
         ("run", written.run.is_some()),
         ("command", written.command.is_some()),
         ("exec", written.exec.is_some()),
+        ("http", written.http.is_some()),
         ("native", written.native.is_some()),
     ];
     let mut there = keys.iter().filter(|(_, there)| *there).map(|(key, _)| *key);
     let Some(first) = there.next() else {
         report.missing(
             path,
-            &["run", "command", "exec", "native"],
+            &["run", "command", "exec", "http", "native"],
             format!("the function {name} says nothing about what runs it"),
-            "add one of `run: file.py`, `command: [...]`, `exec: [...]`, `native: true`",
+            "add one of `run: file.py`, `command: [...]`, `exec: [...]`, `http: URL`, `native: true`",
         );
         return None;
     };
@@ -120,8 +130,12 @@ fn runtime(
         report.error_hint(
             &path.key(second),
             format!("`{first}` and `{second}` exclude each other"),
-            "a function has one of run, command, exec, native",
+            "a function has one of run, command, exec, http, native",
         );
+    }
+    if written.reject_on.is_some() && written.http.is_none() {
+        let hint = "only functions with `http` answer with a status: take it out";
+        report.error_hint(&path.key("reject_on"), "`reject_on` needs `http`", hint);
     }
     match written {
         Written { run: Some(Text(file)), .. } => script(&file, dir, &path.key("run"), report),
@@ -130,6 +144,9 @@ fn runtime(
         }
         Written { exec: Some(words), .. } => {
             program(words, dir, &path.key("exec"), report).map(Runtime::Exec)
+        }
+        Written { http: Some(http), reject_on, .. } => {
+            super::http::http(http, reject_on, dir, path, report)
         }
         Written { native: Some(Flag(false)), .. } => {
             let hint = "write `native: true`, or say what runs the function";
@@ -193,7 +210,7 @@ fn program(
     Some(words)
 }
 
-fn exists(full: &FilePath, shown: &str, path: &Path, report: &mut Report) {
+pub(super) fn exists(full: &FilePath, shown: &str, path: &Path, report: &mut Report) {
     if !full.is_file() {
         degraded(path, format!("there is no file `{shown}`"), report);
     }
