@@ -1,6 +1,8 @@
 //! The manifest as it is written: every key that is known, every value of the right kind, nothing
 //! more. The comments are what the JSON Schema says.
 
+mod wasm;
+
 use std::fmt;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
@@ -13,6 +15,8 @@ use super::{
     Discard, Placement, Retention, Storage,
     leaf::{Block, Count, Flag, Keys, Named, OneOrMany, Positive, Size, Span, StartAt, Text},
 };
+
+pub(super) use wasm::{Allow, Instance};
 
 /// Binds functions to NATS JetStream subjects.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -133,8 +137,13 @@ pub(super) struct Function {
     pub(super) idle_timeout: Option<Span>,
     /// How long a worker may take to say it is ready.
     pub(super) start_timeout: Option<Span>,
-    /// Data a worker may allocate.
+    /// Data a worker may allocate, or a WebAssembly instance (64MiB).
     pub(super) memory_limit: Option<Size>,
+    /// What a WebAssembly component is let through to.
+    pub(super) allow: Option<Keys<Allow>>,
+    /// Whether each call of a WebAssembly component gets an instance of its own: `fresh`, the
+    /// default, or `{reuse: {max_events: 1000, max_age: 60s}}`.
+    pub(super) instance: Option<Instance>,
 }
 
 /// A trigger, the function it calls, and the delivery policy between them.

@@ -2,9 +2,12 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 
+mod components;
 mod conformance;
 mod faults;
 mod starting;
+#[cfg(feature = "wasm")]
+mod wasm;
 
 use std::{
     collections::BTreeMap,

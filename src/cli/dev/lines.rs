@@ -170,6 +170,7 @@ fn runtime_text(runtime: &Runtime) -> String {
         Runtime::Node(path) => format!("node {}", file(path)),
         Runtime::Command(command) => format!("command {}", command.join(" ")),
         Runtime::Exec(command) => format!("exec {}", command.join(" ")),
+        Runtime::Wasm(component) => format!("wasm {}", file(&component.file)),
         Runtime::Native => "native".to_owned(),
     }
 }

@@ -21,6 +21,7 @@ pub(super) async fn change(manifest_file: &Path, manifest: &Manifest) {
         Runtime::Exec(command) | Runtime::Command(command) => {
             command.iter().map(|word| function.cwd.join(word)).find(|path| path.is_file())
         }
+        Runtime::Wasm(component) => Some(component.file.clone()),
         Runtime::Native => None,
     });
     let folders: BTreeSet<PathBuf> = functions
