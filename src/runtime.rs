@@ -71,7 +71,7 @@ pub fn build_with(
             Err(BuildError::NoProgram(function.name.clone()))
         }
         #[cfg(feature = "wasm")]
-        Runtime::Wasm(component) => Ok(Arc::new(wasm::Wasm::new(function, component))),
+        Runtime::Wasm(component) => Ok(Arc::new(wasm::Wasm::new(function, component, concurrency))),
         #[cfg(not(feature = "wasm"))]
         Runtime::Wasm(_) => Err(BuildError::NoWasm(function.name.clone())),
         Runtime::Exec(command) => Ok(Arc::new(exec::Exec::new(launcher, function, command))),

@@ -13,6 +13,7 @@ mod world;
 
 use std::{
     fs,
+    num::NonZeroUsize,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
     time::Instant,
@@ -24,7 +25,7 @@ use wasmtime::Store;
 
 use self::{
     guest::{Guest, Spec},
-    host::Host,
+    host::{Expected, Host},
     inspect::Face,
     world::{CallError, Instance, Prepared, World},
 };
@@ -60,13 +61,14 @@ fn face(bytes: &[u8]) -> Result<World, Vec<String>> {
 pub(super) struct Wasm {
     component: Component,
     spec: Arc<Spec>,
+    concurrency: usize,
     loaded: OnceCell<Loaded>,
     kept: Mutex<Vec<Live>>,
 }
 
 struct Loaded {
-    host: Arc<Host>,
-    prepared: Arc<Prepared>,
+    prepared: Prepared,
+    share: Expected,
 }
 
 /// An instance with its store.
@@ -80,7 +82,11 @@ struct Live {
 }
 
 impl Wasm {
-    pub(super) fn new(function: &Function, component: &Component) -> Self {
+    pub(super) fn new(
+        function: &Function,
+        component: &Component,
+        concurrency: NonZeroUsize,
+    ) -> Self {
         let mut config = function.env.clone();
         for name in &component.allow.env {
             if let Ok(value) = std::env::var(name) {
@@ -96,6 +102,7 @@ impl Wasm {
         Self {
             component: component.clone(),
             spec: Arc::new(spec),
+            concurrency: concurrency.get(),
             loaded: OnceCell::new(),
             kept: Mutex::default(),
         }
@@ -107,12 +114,14 @@ impl Wasm {
 
     async fn load(&self) -> Result<Loaded, String> {
         let (file, dirs) = (self.component.file.clone(), self.spec.dirs.clone());
+        let (spec, concurrency) = (Arc::clone(&self.spec), self.concurrency);
+        let share = move |host: &Arc<Host>| host.expect(&spec.function, concurrency);
         let began = Instant::now();
         let loaded = tokio::task::spawn_blocking(move || {
             let missing = dirs.iter().find(|(_, folder)| !folder.is_dir());
             match missing {
                 Some((name, _)) => Err(format!("there is no folder `{name}`, which it may read")),
-                None => load(&file).map_err(|why| format!("{}: {why}", file.display())),
+                None => load(&file, share).map_err(|why| format!("{}: {why}", file.display())),
             }
         });
         let loaded = loaded.await.map_err(|err| format!("loading broke off: {err}"))??;
@@ -127,7 +136,8 @@ impl Wasm {
             live.store.data_mut().begin(event.clone());
             return Ok(live);
         }
-        let mut store = Store::new(&loaded.host.engine, Guest::new(&self.spec, event.clone()));
+        let mut store =
+            Store::new(&loaded.share.host.engine, Guest::new(&self.spec, event.clone()));
         store.limiter(|guest| &mut guest.memory);
         store.set_hostcall_fuel(OUTPUT_MAX);
         store.set_epoch_deadline(1);
@@ -150,7 +160,7 @@ impl Wasm {
     /// Only an instance that answered as it should is used again.
     fn keep(&self, loaded: &Loaded, mut live: Live) {
         if self.may_live(&live) {
-            live.place = Arc::clone(&loaded.host.kept).try_acquire_owned().ok();
+            live.place = Arc::clone(&loaded.share.host.kept).try_acquire_owned().ok();
             if live.place.is_some() {
                 self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(live);
             }
@@ -171,7 +181,7 @@ impl Wasm {
     }
 }
 
-fn load(file: &Path) -> Result<Loaded, String> {
+fn load(file: &Path, share: impl FnOnce(&Arc<Host>) -> Expected) -> Result<Loaded, String> {
     let bytes = fs::read(file).map_err(|err| err.to_string())?;
     let world = face(&bytes).map_err(|problems| problems.join("; "))?;
     let load = || {
@@ -180,7 +190,7 @@ fn load(file: &Path) -> Result<Loaded, String> {
         let component = cache::compile(&host.engine, &bytes)?;
         drop(one_at_a_time);
         let prepared = world.prepare(host.linker.instantiate_pre(&component)?)?;
-        Ok(Loaded { prepared: Arc::new(prepared), host })
+        Ok(Loaded { prepared, share: share(&host) })
     };
     load().map_err(|err: wasmtime::Error| format!("{err:#}"))
 }
@@ -189,9 +199,9 @@ impl Handler for Wasm {
     fn call(&self, call: Call) -> BoxFuture<'_, Result<Reply, Fault>> {
         Box::pin(async move {
             let loaded = self.loaded().await?;
-            let room = loaded.host.running.acquire().await;
+            let room = loaded.share.host.running.acquire().await;
             let _room = room.map_err(|_| Fault::Unavailable("the engine has ended".to_owned()))?;
-            let _ticking = loaded.host.ticking();
+            let _ticking = loaded.share.host.ticking();
             let ran = tokio::time::timeout(call.timeout, self.run(loaded, &call)).await;
             ran.unwrap_or(Err(Fault::Timeout(call.timeout)))
         })
@@ -202,9 +212,9 @@ impl Handler for Wasm {
     fn start(&self) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
             let loaded = self.loaded().await?;
-            let room = loaded.host.running.acquire().await;
+            let room = loaded.share.host.running.acquire().await;
             let _room = room.map_err(|_| Fault::Unavailable("the engine has ended".to_owned()))?;
-            let _ticking = loaded.host.ticking();
+            let _ticking = loaded.share.host.ticking();
             let nobody = EventId { stream: "".into(), sequence: 0 };
             let live = self.instance(loaded, &nobody).await?;
             self.keep(loaded, live);

@@ -36,7 +36,7 @@ pub(super) struct Spec {
 
 /// The most that one call may log.
 const LOG_MAX: usize = 64 * 1024;
-/// The longest line; a longer one is shown in pieces.
+/// The longest line.
 const LINE_MAX: usize = 16 * 1024;
 /// Handles of WASI that one instance may hold.
 const HANDLES_MAX: usize = 1000;

@@ -43,6 +43,8 @@ pub(super) struct Host {
     pub(super) engine: Engine,
     pub(super) linker: Linker<Guest>,
     pub(super) running: Semaphore,
+    /// The concurrency of all functions that are loaded.
+    wanted: AtomicUsize,
     pub(super) kept: Arc<Semaphore>,
     /// Compiling uses every core by itself.
     pub(super) compiling: Mutex<()>,
@@ -69,11 +71,27 @@ impl Host {
         Ok(Self {
             linker,
             running: Semaphore::new(RUNNING_MAX),
+            wanted: AtomicUsize::new(0),
             kept: Arc::new(Semaphore::new(KEPT_MAX)),
             compiling: Mutex::new(()),
             ticker: Ticker::start(engine.clone())?,
             engine,
         })
+    }
+
+    /// Takes note of how many calls a function may have in flight. Where all together are more than
+    /// can run, calls wait for each other: enough stuck ones would hold up other functions.
+    pub(super) fn expect(self: &Arc<Self>, function: &str, concurrency: usize) -> Expected {
+        let wanted = self.wanted.fetch_add(concurrency, Ordering::AcqRel) + concurrency;
+        if wanted > RUNNING_MAX {
+            warn!(
+                function,
+                wanted,
+                most = RUNNING_MAX,
+                "WebAssembly functions may have more events in flight than instances can run"
+            );
+        }
+        Expected { host: Arc::clone(self), concurrency }
     }
 
     /// While it is held, components that run are interrupted at every tick.
@@ -85,6 +103,18 @@ impl Host {
             thread.thread().unpark();
         }
         Ticking(clock)
+    }
+}
+
+/// A function's share of the instances.
+pub(super) struct Expected {
+    pub(super) host: Arc<Host>,
+    concurrency: usize,
+}
+
+impl Drop for Expected {
+    fn drop(&mut self) {
+        self.host.wanted.fetch_sub(self.concurrency, Ordering::AcqRel);
     }
 }
 
@@ -154,8 +184,8 @@ impl Clock {
             if self.running.load(Ordering::Acquire) == 0 {
                 thread::park();
             } else {
-                // Whoever ends the thread wakes it; so does a call, which only makes a tick short.
-                thread::park_timeout(TICK);
+                // Not parked: calls that come and go would wake it each time.
+                thread::sleep(TICK);
                 self.engine.increment_epoch();
             }
         }

@@ -4,16 +4,16 @@ use wasmparser::{Encoding, Parser, Payload};
 
 /// Interfaces that every component may import: they do nothing by themselves. Files and sockets
 /// are among them because the standard libraries of most languages import them whether used or not;
-/// what they reach is decided by the grants, and is nothing without one.
-const GRANTED: [&str; 8] = [
-    "pelton:event/log",
-    "pelton:event/config",
-    "wasi:cli/",
-    "wasi:clocks/",
-    "wasi:filesystem/",
-    "wasi:io/",
-    "wasi:random/",
-    "wasi:sockets/",
+/// what they reach is decided by the grants, and is nothing without one. Each with its versions.
+const GRANTED: [(&str, &str); 8] = [
+    ("pelton:event/log", "0.1."),
+    ("pelton:event/config", "0.1."),
+    ("wasi:cli/", "0.2."),
+    ("wasi:clocks/", "0.2."),
+    ("wasi:filesystem/", "0.2."),
+    ("wasi:io/", "0.2."),
+    ("wasi:random/", "0.2."),
+    ("wasi:sockets/", "0.2."),
 ];
 
 /// The names of what a component imports and exports.
@@ -58,10 +58,13 @@ impl Face {
     /// Imports that nothing grants.
     pub(super) fn ungranted(&self) -> impl Iterator<Item = &str> {
         let granted = |name: &str| {
-            let interface = name.split('@').next().unwrap_or_default();
-            GRANTED.iter().any(|granted| match granted.ends_with('/') {
-                true => interface.starts_with(granted),
-                false => interface == *granted,
+            let (interface, version) = name.split_once('@').unwrap_or((name, ""));
+            GRANTED.iter().any(|(granted, versions)| {
+                let named = match granted.ends_with('/') {
+                    true => interface.starts_with(granted),
+                    false => interface == *granted,
+                };
+                named && version.starts_with(versions)
             })
         };
         self.imports.iter().map(String::as_str).filter(move |name| !granted(name))

@@ -34,29 +34,3 @@ pub(crate) fn write(bytes: &[u8]) -> PathBuf {
     std::fs::write(&file, bytes).unwrap();
     file
 }
-
-/// The core of a component that asks one host function something and says what came back.
-pub(crate) fn asking(import: &str, ask: &str) -> String {
-    format!(
-        r#"(module
-          {import}
-          (memory (export "memory") 2)
-          (global $free (mut i32) (i32.const 4096))
-          (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
-            (local $at i32)
-            (local.set $at (i32.and (i32.add (global.get $free) (i32.const 7)) (i32.const -8)))
-            (global.set $free (i32.add (local.get $at) (local.get 3)))
-            (local.get $at))
-          (func $say (param $data i32) (param $len i32)
-            (i32.store (i32.const 84) (local.get $data))
-            (i32.store (i32.const 88) (local.get $len))
-            (i32.store (i32.const 32) (i32.const 64))
-            (i32.store (i32.const 36) (i32.const 1)))
-          (func (export "pelton:event/handler@0.1.0#handle")
-            (param i32 i32 i32 i32 i32 i64) (result i32)
-            (i32.store (i32.const 0) (i32.const 24))
-            (i32.store (i32.const 4) (i32.const 1))
-            {ask}
-            (i32.const 0)))"#
-    )
-}

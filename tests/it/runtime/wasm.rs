@@ -18,7 +18,7 @@ use pelton::{
 
 use super::{
     LONG, SHORT, call,
-    components::{asking, component, conform, write},
+    components::{component, conform, write},
     done, folder, function, handler, plain,
 };
 
@@ -42,6 +42,32 @@ async fn unavailable(bytes: &[u8]) -> String {
         Err(Fault::Unavailable(why)) => why,
         other => panic!("{other:?}"),
     }
+}
+
+/// The core of a component that asks one host function something and says what came back.
+fn asking(import: &str, ask: &str) -> String {
+    format!(
+        r#"(module
+          {import}
+          (memory (export "memory") 2)
+          (global $free (mut i32) (i32.const 4096))
+          (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32)
+            (local $at i32)
+            (local.set $at (i32.and (i32.add (global.get $free) (i32.const 7)) (i32.const -8)))
+            (global.set $free (i32.add (local.get $at) (local.get 3)))
+            (local.get $at))
+          (func $say (param $data i32) (param $len i32)
+            (i32.store (i32.const 84) (local.get $data))
+            (i32.store (i32.const 88) (local.get $len))
+            (i32.store (i32.const 32) (i32.const 64))
+            (i32.store (i32.const 36) (i32.const 1)))
+          (func (export "pelton:event/handler@0.1.0#handle")
+            (param i32 i32 i32 i32 i32 i64) (result i32)
+            (i32.store (i32.const 0) (i32.const 24))
+            (i32.store (i32.const 4) (i32.const 1))
+            {ask}
+            (i32.const 0)))"#
+    )
 }
 
 /// Kilobytes of this process in memory.
@@ -153,19 +179,25 @@ async fn what_is_not_granted_is_named() {
         world greedy {
             import wasi:http/outgoing-handler@0.2.0;
             import acme:bank/vault;
+            import wasi:clocks/wall-clock@0.3.0;
             export pelton:event/handler@0.1.0;
         }
         package wasi:http@0.2.0 { interface outgoing-handler { handle: func(); } }
+        package wasi:clocks@0.3.0 { interface wall-clock { now: func(); } }
         package acme:bank { interface vault { open: func(); } }
     "#;
     let import = r#"
         (import "wasi:http/outgoing-handler@0.2.0" "handle" (func $send))
         (import "acme:bank/vault" "open" (func $open))
+        (import "wasi:clocks/wall-clock@0.3.0" "now" (func $now))
     "#;
-    let bytes = component(&asking(import, "(call $send) (call $open)"), "greedy", package);
+    let bytes =
+        component(&asking(import, "(call $send) (call $open) (call $now)"), "greedy", package);
     let why = unavailable(&bytes).await;
-    for name in ["`wasi:http/outgoing-handler@0.2.0`", "`acme:bank/vault`"] {
-        assert!(why.contains(&format!("imports {name}, which is not granted")), "{why}");
+    let names =
+        ["wasi:http/outgoing-handler@0.2.0", "acme:bank/vault", "wasi:clocks/wall-clock@0.3.0"];
+    for name in names {
+        assert!(why.contains(&format!("imports `{name}`, which is not granted")), "{why}");
     }
     let folder = folder();
     fs::write(folder.join("greedy.wasm"), &bytes).unwrap();
@@ -173,7 +205,7 @@ async fn what_is_not_granted_is_named() {
     let said = pelton(&folder, &["lint"]);
     let text = String::from_utf8(said.stdout).unwrap();
     assert_eq!(said.status.code(), Some(1), "{text}");
-    for name in ["wasi:http/outgoing-handler@0.2.0", "acme:bank/vault"] {
+    for name in names {
         let line = format!(
             "pelton.yaml:4:22: error: the function f cannot run: it imports `{name}`, which is not granted"
         );
