@@ -22,4 +22,5 @@ void exports_pelton_event_handler_handle(call_t *call, reply_t *reply) {
     memset(reply, 0, sizeof *reply);
     reply->verdicts.ptr = verdicts;
     reply->verdicts.len = count;
+    exports_pelton_event_handler_call_free(call);
 }
