@@ -64,6 +64,11 @@ lint: need-rust ## formatting, clippy and rustdoc, warnings are errors
 
 # `advisories` is left out: its database is a git repository that a closed network cannot reach.
 # With access to it: .tools/bin/cargo-deny check
+.PHONY: check-small
+check-small: need-rust ## everything without WebAssembly (--no-default-features), for errors
+	$(call say,cargo check --no-default-features)
+	$(CARGO) check $(LOCKED) --no-default-features --all-targets
+
 .PHONY: deny
 deny: need-rust .tools/cargo-deny-$(CARGO_DENY) ## licences, bans and sources of the dependencies (not advisories: see deny.toml)
 	$(call say,cargo-deny check licenses bans sources)

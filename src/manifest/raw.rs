@@ -2,6 +2,7 @@
 //! more. The comments are what the JSON Schema says.
 
 mod http;
+mod wasm;
 
 use std::fmt;
 
@@ -17,6 +18,7 @@ use super::{
 };
 
 pub(super) use http::Http;
+pub(super) use wasm::{Allow, Instance};
 
 /// Binds functions to NATS JetStream subjects.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -141,8 +143,13 @@ pub(super) struct Function {
     pub(super) idle_timeout: Option<Span>,
     /// How long a worker may take to say it is ready, or a connection to be there.
     pub(super) start_timeout: Option<Span>,
-    /// Data a worker may allocate.
+    /// Data a worker may allocate, or a WebAssembly instance (64MiB).
     pub(super) memory_limit: Option<Size>,
+    /// What a WebAssembly component is let through to.
+    pub(super) allow: Option<Keys<Allow>>,
+    /// Whether each call of a WebAssembly component gets an instance of its own: `fresh`, the
+    /// default, or `{reuse: {max_events: 1000, max_age: 60s}}`.
+    pub(super) instance: Option<Instance>,
 }
 
 /// A trigger, the function it calls, and the delivery policy between them.

@@ -204,6 +204,8 @@ fn command(function: &Function) -> (Vec<OsString>, Option<PathBuf>) {
             (command, Some(file.clone()))
         }
         Runtime::Command(command) => (command.iter().map(Into::into).collect(), None),
-        Runtime::Exec(_) | Runtime::Http(_) | Runtime::Native => (Vec::new(), None),
+        Runtime::Exec(_) | Runtime::Http(_) | Runtime::Native | Runtime::Wasm(_) => {
+            (Vec::new(), None)
+        }
     }
 }

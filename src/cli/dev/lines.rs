@@ -171,6 +171,7 @@ fn runtime_text(runtime: &Runtime) -> String {
         Runtime::Command(command) => format!("command {}", command.join(" ")),
         Runtime::Exec(command) => format!("exec {}", command.join(" ")),
         Runtime::Http(http) => format!("http {}", http.shown()),
+        Runtime::Wasm(component) => format!("wasm {}", file(&component.file)),
         Runtime::Native => "native".to_owned(),
     }
 }

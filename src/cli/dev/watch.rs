@@ -22,6 +22,7 @@ pub(super) async fn change(manifest_file: &Path, manifest: &Manifest) {
             command.iter().map(|word| function.cwd.join(word)).find(|path| path.is_file())
         }
         Runtime::Http(http) => http.ca_file.clone(),
+        Runtime::Wasm(component) => Some(component.file.clone()),
         Runtime::Native => None,
     });
     let folders: BTreeSet<PathBuf> = functions

@@ -1,5 +1,7 @@
 //! `functions:`
 
+mod wasm;
+
 use std::{
     collections::BTreeMap,
     num::NonZeroUsize,
@@ -77,6 +79,7 @@ fn function(
     if common.memory_limit == Some(0) {
         report.error(&path.key("memory_limit"), "`memory_limit` must be more than 0");
     }
+    let wasm = wasm::Keys { allow: raw.allow, instance: raw.instance };
     let written = Written {
         run: raw.run,
         command: raw.command,
@@ -84,6 +87,7 @@ fn function(
         http: raw.http,
         native: raw.native,
         reject_on: raw.reject_on,
+        wasm,
     };
     match runtime(name, written, dir, path, report) {
         Some(runtime) => Function { runtime, ..common },
@@ -100,6 +104,7 @@ struct Written {
     native: Option<Flag>,
     /// Of `http` alone.
     reject_on: Option<Vec<Option<Count>>>,
+    wasm: wasm::Keys,
 }
 
 fn runtime(
@@ -137,6 +142,13 @@ fn runtime(
         let hint = "only functions with `http` answer with a status: take it out";
         report.error_hint(&path.key("reject_on"), "`reject_on` needs `http`", hint);
     }
+    let Written { run, wasm, .. } = &written;
+    if let Some(Text(file)) = run.as_ref().filter(|Text(file)| wasm::is_component(file)) {
+        let full = resolve(dir, file);
+        exists(&full, file, &path.key("run"), report);
+        return Some(Runtime::Wasm(wasm::component(full, wasm, dir, path, report)));
+    }
+    wasm::refuse(wasm, path, report);
     match written {
         Written { run: Some(Text(file)), .. } => script(&file, dir, &path.key("run"), report),
         Written { command: Some(words), .. } => {
@@ -162,15 +174,10 @@ fn script(file: &str, dir: &FilePath, path: &Path, report: &mut Report) -> Optio
     let kind: fn(PathBuf) -> Runtime = match full.extension().and_then(|kind| kind.to_str()) {
         Some("py") => Runtime::Python,
         Some("js" | "mjs") => Runtime::Node,
-        Some("wasm") => {
-            let hint = "this version runs .py, .js and .mjs files, and any program with `command` or `exec`";
-            report.error_hint(path, format!("not yet: `{file}` (WebAssembly functions)"), hint);
-            return None;
-        }
         _ => {
             report.error_hint(
                 path,
-                format!("`{file}` is no file that `run` knows: .py, .js or .mjs"),
+                format!("`{file}` is no file that `run` knows: .py, .js, .mjs or .wasm"),
                 "run other programs with `command: [...]` or `exec: [...]`",
             );
             return None;

@@ -6,13 +6,13 @@ use bytes::Bytes;
 use pelton::{
     event::{Cause, Event, Headers, Outgoing, State, Verdict},
     handler::{Call, Fault, Handler, Reply},
-    manifest::Runtime,
+    manifest::{Allow, Component, Instances, Runtime},
 };
 use serde_json::{Value, json};
 
-use super::{LONG, SHORT, call, done, fixture, function, handler, http::Server, plain};
+use super::{LONG, SHORT, call, components, done, fixture, function, handler, http::Server, plain};
 
-use Kind::{Async, Command, Exec, Http, Native, Node, Python};
+use Kind::{Async, Command, Exec, Http, Native, Node, Python, Wasm};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -23,15 +23,18 @@ enum Kind {
     Async,
     Node,
     Http,
+    Wasm,
 }
 
-const ALL: &[Kind] = &[Native, Exec, Command, Python, Async, Node, Http];
+const ALL: &[Kind] = &[Native, Exec, Command, Python, Async, Node, Http, Wasm];
 const WORKERS: &[Kind] = &[Command, Python, Async, Node];
 const PROCESSES: &[Kind] = &[Exec, Command, Python, Async, Node];
 /// What can say more than a program with a standard output and an exit code.
-const RICH: &[Kind] = &[Native, Command, Python, Async, Node];
+const RICH: &[Kind] = &[Native, Command, Python, Async, Node, Wasm];
+/// What keeps the state of a key, and tells an answer that is none.
+const TYPED: &[Kind] = &[Command, Python, Async, Node, Wasm];
 /// What sees every value of a repeated header.
-const HEADERS: &[Kind] = &[Native, Command, Python, Async, Node, Http];
+const HEADERS: &[Kind] = &[Native, Command, Python, Async, Node, Http, Wasm];
 
 struct Case {
     subject: &'static str,
@@ -109,16 +112,17 @@ fn faults() -> Vec<Case> {
     let timeout = || Expected::Reply(Err(Fault::Timeout(SHORT)));
     vec![
         Case { timeout: SHORT, ..case("hang", ALL, timeout()) },
-        Case { timeout: SHORT, ..case("spin", WORKERS, timeout()) },
+        Case { timeout: SHORT, ..case("spin", TYPED, timeout()) },
         case("crash", WORKERS, Expected::Crash { about: "exit 3" }),
         case("crash", &[Native], Expected::Crash { about: "panicked: boom" }),
+        case("crash", &[Wasm], Expected::Crash { about: "unreachable" }),
         case("signal", PROCESSES, Expected::Crash { about: "SIGABRT" }),
         case("crash", &[Http], Expected::Crash { about: "closed before" }),
-        case("bad reply", WORKERS, Expected::BadReply),
+        case("bad reply", TYPED, Expected::BadReply),
         case("bad reply", &[Http], Expected::BadReply),
-        case("no verdict", &[Command], Expected::BadReply),
+        case("no verdict", &[Command, Wasm], Expected::BadReply),
         case("wrong size", &[Command], Expected::BadReply),
-        case("two verdicts", &[Command], Expected::BadReply),
+        case("two verdicts", &[Command, Wasm], Expected::BadReply),
         case("nonsense", &[Command], Expected::Crash { about: "a frame" }),
         case("nobody's", &[Command], Expected::Crash { about: "does not have" }),
         case("unavailable", &[Exec], Expected::Unavailable),
@@ -173,6 +177,11 @@ fn runtime(kind: Kind, server: &Server) -> Runtime {
         Async => Runtime::Python(fixture("conform_async.py")),
         Node => Runtime::Node(fixture("conform.mjs")),
         Http => server.runtime(),
+        Wasm => Runtime::Wasm(Component {
+            file: components::conform(),
+            allow: Allow::default(),
+            instances: Instances::Fresh,
+        }),
     }
 }
 
@@ -185,7 +194,7 @@ async fn conforms(kind: Kind) {
         }
     }
     takes_a_list(&*handler, kind).await;
-    if WORKERS.contains(&kind) {
+    if TYPED.contains(&kind) {
         keeps_state(&*handler, kind).await;
     }
     handler.stop().await;
@@ -270,4 +279,10 @@ async fn node_functions_conform() {
 #[tokio::test]
 async fn http_functions_conform() {
     conforms(Http).await;
+}
+
+#[cfg(feature = "wasm")]
+#[tokio::test]
+async fn components_conform() {
+    conforms(Wasm).await;
 }
