@@ -5,6 +5,7 @@ pub mod native;
 
 mod exec;
 mod http;
+mod lambda;
 mod logs;
 mod process;
 
@@ -14,7 +15,7 @@ use thiserror::Error;
 
 use crate::{
     handler::Handler,
-    manifest::{Function, Runtime},
+    manifest::{Function, Lambda, Runtime},
     metrics::WorkerMetrics,
 };
 
@@ -29,7 +30,7 @@ pub enum BuildError {
         "no function `{0}` is compiled into this program: `native` is for programs that embed Pelton"
     )]
     NotCompiledIn(String),
-    /// `exec` or `command` without a program.
+    /// `exec`, `command` or `lambda` without a program.
     #[error("function `{0}` names no program")]
     NoProgram(String),
 }
@@ -63,11 +64,18 @@ pub fn build_with(
         Runtime::Native => natives
             .get(&function.name)
             .ok_or_else(|| BuildError::NotCompiledIn(function.name.clone())),
-        Runtime::Exec(command) | Runtime::Command(command) if command.is_empty() => {
+        Runtime::Exec(command)
+        | Runtime::Command(command)
+        | Runtime::Lambda(Lambda { command, .. })
+            if command.is_empty() =>
+        {
             Err(BuildError::NoProgram(function.name.clone()))
         }
         Runtime::Exec(command) => Ok(Arc::new(exec::Exec::new(launcher, function, command))),
         Runtime::Http(spec) => Ok(Arc::new(http::Http::new(function, spec))),
+        Runtime::Lambda(_) => {
+            Ok(Arc::new(lambda::Lambda::new(launcher, function, concurrency, metrics)))
+        }
         Runtime::Command(_) | Runtime::Python(_) | Runtime::Node(_) => {
             Ok(Arc::new(process::Process::new(launcher, function, concurrency, metrics)))
         }
