@@ -4,6 +4,7 @@
 
 mod conformance;
 mod faults;
+mod lambda;
 mod starting;
 
 use std::{

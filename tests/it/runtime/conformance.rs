@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{LONG, SHORT, call, done, fixture, function, handler, plain};
 
-use Kind::{Async, Command, Exec, Native, Node, Python};
+use Kind::{Async, Command, Exec, Lambda, Native, Node, Python};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -22,13 +22,18 @@ enum Kind {
     Python,
     Async,
     Node,
+    Lambda,
 }
 
-const ALL: &[Kind] = &[Native, Exec, Command, Python, Async, Node];
-const WORKERS: &[Kind] = &[Command, Python, Async, Node];
-const PROCESSES: &[Kind] = &[Exec, Command, Python, Async, Node];
+const ALL: &[Kind] = &[Native, Exec, Command, Python, Async, Node, Lambda];
+const WORKERS: &[Kind] = &[Command, Python, Async, Node, Lambda];
+const PROCESSES: &[Kind] = &[Exec, Command, Python, Async, Node, Lambda];
 /// What can say more than a program with a standard output and an exit code.
 const RICH: &[Kind] = &[Native, Command, Python, Async, Node];
+/// What can answer with more than one event.
+const MANY: &[Kind] = &[Native, Command, Python, Async, Node, Lambda];
+/// What hands headers on as they are.
+const HEADERS: &[Kind] = &[Native, Exec, Command, Python, Async, Node];
 
 struct Case {
     subject: &'static str,
@@ -79,7 +84,7 @@ fn verdicts() -> Vec<Case> {
         case("echo", ALL, Expected::Reply(done(&["payload"]))),
         case("meta", ALL, Expected::Reply(done(&["ORDERS:12 meta 3"]))),
         case("cloud", &[Exec], Expected::Reply(done(&["ORDERS:12 cloud nats://ORDERS"]))),
-        case("several", RICH, Expected::Reply(several)),
+        case("several", MANY, Expected::Reply(several)),
         case("retry", ALL, Expected::Retry { about: "boom ü" }),
         case("retry after", RICH, Expected::Reply(Ok(Reply::one(later)))),
         case("reject", ALL, Expected::Reject { about: "never", cause: Cause::Rejected }),
@@ -93,7 +98,7 @@ fn verdicts() -> Vec<Case> {
         Case { data: big(), ..case("nothing", ALL, Expected::Reply(done(&[]))) },
         Case {
             headers: greeting().into_iter().collect(),
-            ..case("header", ALL, Expected::Reply(done(&["grüße 🚀"])))
+            ..case("header", HEADERS, Expected::Reply(done(&["grüße 🚀"])))
         },
         Case {
             headers: repeated().into_iter().collect(),
@@ -167,6 +172,7 @@ fn runtime(kind: Kind) -> Runtime {
         Python => Runtime::Python(fixture("conform.py")),
         Async => Runtime::Python(fixture("conform_async.py")),
         Node => Runtime::Node(fixture("conform.mjs")),
+        Lambda => super::lambda::runtime(),
     }
 }
 
@@ -178,7 +184,7 @@ async fn conforms(kind: Kind) {
         }
     }
     takes_a_list(&*handler, kind).await;
-    if WORKERS.contains(&kind) {
+    if WORKERS.contains(&kind) && kind != Lambda {
         keeps_state(&*handler, kind).await;
     }
     handler.stop().await;
@@ -257,4 +263,9 @@ async fn async_python_functions_conform() {
 #[tokio::test]
 async fn node_functions_conform() {
     conforms(Node).await;
+}
+
+#[tokio::test]
+async fn lambda_functions_conform() {
+    conforms(Lambda).await;
 }
