@@ -37,8 +37,15 @@ demo: need-rust need-node setup ## the example shop on a private server, until C
 	$(call say,running the shop)
 	@$(CARGO) run $(LOCKED) --quiet --example shop -- $(if $(filter-out 0,$(ONCE)),--once)
 
+.PHONY: peers
+peers: need-rust need-python need-node ## fetch and build what runs the functions of others in the tests: Functions Framework, AWS Lambda (Python, Node, Rust)
+	$(call need,c++,install a C++ compiler (Debian: apt-get install build-essential))
+	@$(PYTHON) tools/fetch.py peers
+	@$(CARGO) build --quiet --locked --manifest-path tests/peers/lambda-rust/Cargo.toml --target-dir target/peers
+	@echo 'peers in Rust: target/peers/debug'
+
 .PHONY: test
-test: need-rust need-node setup ## every test: Rust against a real nats-server, then the Python and Node shims
+test: need-rust need-node setup peers ## every test: Rust against a real nats-server, then the Python and Node shims
 	$(call say,cargo test (the first time takes a few minutes to build))
 	$(CARGO) test $(LOCKED) --no-fail-fast
 	$(call say,tests of the shims)

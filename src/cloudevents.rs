@@ -71,7 +71,6 @@ pub fn attributes(event: &Event) -> BTreeMap<String, Cow<'_, str>> {
         if let Some(bare) = lower.strip_prefix(PREFIX)
             && bare != "datacontenttype"
             && !bare.is_empty()
-            && bare.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
         {
             attributes.entry(bare.to_owned()).or_insert(Cow::Borrowed(value));
         }
@@ -92,8 +91,10 @@ pub fn attributes(event: &Event) -> BTreeMap<String, Cow<'_, str>> {
 /// An unpacked event as one JSON object, as [`STRUCTURED_JSON`] says.
 #[must_use]
 pub fn structured(event: &Event) -> Vec<u8> {
+    let proper = |name: &str| name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     let mut object: BTreeMap<String, Value> = attributes(event)
         .into_iter()
+        .filter(|(name, _)| proper(name))
         .map(|(name, value)| (name, Value::String(value.into_owned())))
         .collect();
     let kind = content_type(event);

@@ -3,8 +3,9 @@
 
     fetch.py nats-server    the server that tests and demo run, pinned in nats-server.txt
     fetch.py venv           Python packages of the checks, pinned in requirements.txt
+    fetch.py peers          what runs the functions of others in the tests, pinned in peers/
 
-Needs Python 3.8 or later with pip or venv, and nothing else.
+Needs Python 3.8 or later with pip or venv; `peers` needs 3.11, Node.js with npm, and a C++ compiler.
 """
 
 import hashlib
@@ -21,6 +22,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / ".tools"
 VENV = TOOLS / "venv"
+PEERS = ROOT / "tools" / "peers"
+PEERS_PYTHON = TOOLS / "peers-python"
+PEERS_NODE = TOOLS / "peers-node"
+PEERS_LAMBDA = TOOLS / "peers-lambda"
 SERVER = TOOLS / ("nats-server.exe" if os.name == "nt" else "nats-server")
 PIP_OPTIONS = ["--quiet", "--disable-pip-version-check", "--no-input", "--require-hashes"]
 
@@ -30,7 +35,7 @@ class Problem(Exception):
 
 
 def main(arguments):
-    actions = {"nats-server": fetch_nats_server, "venv": fetch_venv}
+    actions = {"nats-server": fetch_nats_server, "venv": fetch_venv, "peers": fetch_peers}
     if len(arguments) != 1 or arguments[0] not in actions:
         print(__doc__, file=sys.stderr)
         return 2
@@ -96,6 +101,49 @@ def fetch_venv():
     print(f"python packages of the checks: {shown(VENV)}")
 
 
+def fetch_peers():
+    pins = PEERS / "requirements.txt"
+    state = f"{sys.version}\n{hashlib.sha256(pins.read_bytes()).hexdigest()}\n"
+    stamp = PEERS_PYTHON / "pelton-requirements"
+    if not (stamp.is_file() and stamp.read_text() == state and venv_runs(PEERS_PYTHON)):
+        if sys.version_info < (3, 11):
+            raise Problem(f"the Functions Framework needs Python 3.11; this is {sys.version.split()[0]}")
+        say("peers: installing the Functions Framework and AWS Lambda's client for Python (50 MB) from PyPI")
+        make_venv(PEERS_PYTHON)
+        run_pip(venv_python(PEERS_PYTHON), ["install", "--only-binary=:all:", "-r", str(pins)])
+        stamp.write_text(state)
+    print(f"peers in Python: {shown(PEERS_PYTHON)}")
+
+    # No scripts of packages are run.
+    fetch_modules("the Functions Framework for Node (17 MB)", PEERS, PEERS_NODE, ["--ignore-scripts"])
+    # This one is C++, built by its scripts; they need a cmake, which came with the packages for Python.
+    fetch_modules("AWS Lambda's client for Node, and building it (two minutes)", PEERS / "lambda", PEERS_LAMBDA, [])
+
+
+def fetch_modules(what, pins, folder, options):
+    """What package-lock.json pins; whatever does not match its hash is refused."""
+    lock = pins / "package-lock.json"
+    node = subprocess.run(["node", "--version"], capture_output=True, text=True).stdout
+    state = f"{node}{hashlib.sha256(lock.read_bytes()).hexdigest()}\n"
+    stamp = folder / "pelton-package-lock"
+    if not (stamp.is_file() and stamp.read_text() == state):
+        npm = shutil.which("npm")
+        if npm is None:
+            raise Problem("npm is missing: install it (Debian: apt-get install npm)")
+        say(f"peers: installing {what} from npm")
+        shutil.rmtree(folder, ignore_errors=True)
+        ensure_tools()
+        folder.mkdir()
+        for file in (pins / "package.json", lock):
+            shutil.copy(file, folder)
+        command = [npm, "ci", *options, "--no-audit", "--no-fund", "--loglevel=error"]
+        path = f"{venv_python(PEERS_PYTHON).parent}{os.pathsep}{os.environ['PATH']}"
+        if subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path}).returncode != 0:
+            raise Problem("npm could not fetch or build what is pinned; its words are above")
+        stamp.write_text(state)
+    print(f"peers in Node: {shown(folder)}")
+
+
 def pip(arguments):
     """Runs pip: that of this Python, else one that a venv brings along."""
     if subprocess.run([sys.executable, "-m", "pip", "--version"], capture_output=True).returncode == 0:
@@ -112,11 +160,11 @@ def run_pip(python, arguments):
         raise Problem(f"pip could not fetch what is pinned; its words are above\n  {' '.join(command)}")
 
 
-def make_venv():
+def make_venv(folder=VENV):
     ensure_tools()
-    made = subprocess.run([sys.executable, "-m", "venv", "--clear", str(VENV)], capture_output=True, text=True)
+    made = subprocess.run([sys.executable, "-m", "venv", "--clear", str(folder)], capture_output=True, text=True)
     if made.returncode != 0:
-        shutil.rmtree(VENV, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)
         raise Problem(
             f"{sys.executable} can neither run pip nor make a venv.\n"
             "  Debian, Ubuntu: apt-get install python3-venv\n"
@@ -125,15 +173,15 @@ def make_venv():
         )
 
 
-def venv_runs():
+def venv_runs(folder=VENV):
     try:
-        return subprocess.run([str(venv_python()), "-m", "pip", "--version"], capture_output=True).returncode == 0
+        return subprocess.run([str(venv_python(folder)), "-m", "pip", "--version"], capture_output=True).returncode == 0
     except OSError:
         return False
 
 
-def venv_python():
-    return VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+def venv_python(folder=VENV):
+    return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 def ensure_tools():

@@ -89,6 +89,7 @@ pub fn table() -> Vec<Default> {
             &size::show(MAX_RESPONSE),
             "largest body of an answer",
         ),
+        text("functions.*.lambda.event", "payload", "what an invocation's body is"),
         count("bindings[].concurrency", CONCURRENCY, "events in flight in one runner"),
         span("bindings[].timeout", TIMEOUT, "how long the function may take"),
         count("bindings[].retry.attempts", ATTEMPTS, "tries at most, the first included"),

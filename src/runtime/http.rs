@@ -82,9 +82,13 @@ impl Http {
         let (head, body) = response.into_parts();
         let success = head.status.is_success();
         let max = if success { self.spec.max_response } else { FAILURE_MAX };
-        let (data, whole) = collect(body, max)
-            .await
-            .map_err(|err| fault(&err, format!("the answer of {} broke off", self.target)))?;
+        let mut whole = !success || body.size_hint().lower() <= max as u64;
+        let mut data = Bytes::new();
+        if whole {
+            (data, whole) = collect(body, max)
+                .await
+                .map_err(|err| fault(&err, format!("the answer of {} broke off", self.target)))?;
+        }
         if success && !whole {
             let max = size::show(max as u64);
             return Err(Fault::BadReply(format!("an answer of more than {max} (max_response)")));
@@ -118,9 +122,6 @@ impl Handler for Http {
 
 /// The body, and whether it is all there; reading ends where it gets too large.
 async fn collect(mut body: Incoming, max: usize) -> Result<(Bytes, bool), hyper::Error> {
-    if body.size_hint().lower() > max as u64 {
-        return Ok((Bytes::new(), false));
-    }
     let mut data = BytesMut::new();
     while let Some(frame) = body.frame().await {
         // Trailers are not for us.
@@ -138,6 +139,7 @@ fn fault(err: &(dyn Error + 'static), what: String) -> Fault {
     let said = format!("{what}: {}", causes(err));
     let malformed = chain(Some(err)).any(|err| {
         err.downcast_ref::<hyper::Error>().is_some_and(hyper::Error::is_parse)
+            || err.downcast_ref::<h2::Error>().is_some_and(h2::Error::is_library)
             || err.downcast_ref::<io::Error>().is_some_and(|err| {
                 matches!(err.kind(), io::ErrorKind::InvalidData | io::ErrorKind::InvalidInput)
             })

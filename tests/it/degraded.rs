@@ -3,7 +3,10 @@
 
 use std::{fs, os::unix::fs::PermissionsExt};
 
-use crate::harness::{NatsServer, Runner, Site};
+use crate::{
+    harness::{NatsServer, Runner, Site, free_port},
+    runtime::http::Server,
+};
 
 const EVENTS: usize = 20;
 const GOOD: &str = "def handle(event, context):\n    return f'{event.attempt}'\n";
@@ -83,6 +86,14 @@ async fn a_missing_worker_program() {
         executable(site);
     };
     degraded_until("{ command: [./tool, attempt] }", |_| (), mend).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_refuses_connections() {
+    let port = free_port();
+    let mut target = None;
+    let function = format!("{{ http: \"http://127.0.0.1:{port}/\" }}");
+    degraded_until(&function, |_| (), |_| target = Some(Server::python_on(port))).await;
 }
 
 fn tool(site: &Site, shebang: &str) {

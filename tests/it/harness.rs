@@ -8,7 +8,7 @@ mod scrape;
 mod site;
 mod streams;
 
-pub(crate) use nats_server::NatsServer;
+pub(crate) use nats_server::{NatsServer, free_port};
 pub(crate) use patience::{PATIENCE, eventually};
 pub(crate) use runner::Runner;
 pub(crate) use scrape::Scrape;

@@ -21,6 +21,7 @@ mod faults;
 mod house;
 mod manifest;
 mod metrics;
+mod peers;
 mod provision;
 mod recovery;
 mod runtime;

@@ -13,7 +13,8 @@ use std::{
 };
 
 use pelton::manifest::{
-    Auth, Diagnostics, Loaded, Manifest, Mode, Publish, Runtime, Start, schema,
+    Auth, Diagnostics, Http, HttpMode, Lambda, LambdaEvent, Loaded, Manifest, Mode, Publish,
+    Runtime, Secret, Start, schema,
 };
 
 /// The environment of every manifest here; nothing else is set.
@@ -142,6 +143,62 @@ fn defaults_are_those_of_the_table() {
     assert_eq!(function.cwd, manifest.dir);
     assert_eq!(function.idle_timeout.as_secs(), 300);
     assert_eq!(function.start_timeout.as_secs(), 30);
+}
+
+#[test]
+fn lambda_is_a_command_or_keys_with_one() {
+    let Loaded { manifest, .. } = valid("lambda.yaml");
+    let lambda = |name: &str| match &manifest.functions[name].runtime {
+        Runtime::Lambda(lambda) => lambda.clone(),
+        other => panic!("{other:?}"),
+    };
+    let words = ["python3", "-m", "awslambdaric", "app.handler"];
+    let short = Lambda {
+        command: words.map(str::to_owned).into(),
+        event: LambdaEvent::Payload,
+        handler: String::new(),
+    };
+    assert_eq!(lambda("short"), short);
+    let bootstrap = folder("valid").join("bootstrap").display().to_string();
+    let long = Lambda {
+        command: vec![bootstrap, "--fast".to_owned()],
+        event: LambdaEvent::CloudEvents,
+        handler: "app.handler".to_owned(),
+    };
+    assert_eq!(lambda("long"), long);
+}
+
+#[test]
+fn http_is_a_url_or_keys_with_one() {
+    let Loaded { manifest, .. } = valid("http.yaml");
+    let http = |name: &str| match &manifest.functions[name].runtime {
+        Runtime::Http(http) => (**http).clone(),
+        other => panic!("{other:?}"),
+    };
+    let short = Http {
+        url: "http://audit.internal/events".parse().unwrap(),
+        mode: HttpMode::Binary,
+        headers: Vec::new(),
+        ca_file: None,
+        max_response: 4 << 20,
+        http2: false,
+        reject_on: [404, 409].into(),
+    };
+    assert_eq!(http("short"), short);
+    let secret = fs::read_to_string(folder("valid").join("secret")).unwrap();
+    let header = |name: &str, value: &str| (name.to_owned(), Secret(value.to_owned()));
+    let long = Http {
+        url: "https://audit.internal:8443/events?tenant=1".parse().unwrap(),
+        mode: HttpMode::Structured,
+        headers: vec![header("authorization", secret.trim()), header("x-stage", "staging")],
+        ca_file: Some(folder("valid").join("missing.pem")),
+        max_response: 64 << 10,
+        http2: true,
+        reject_on: [].into(),
+    };
+    assert_eq!(http("long"), long);
+    assert_eq!(long.shown(), "https://audit.internal:8443/events");
+    assert!(!format!("{manifest:?}").contains(secret.trim()));
 }
 
 #[test]

@@ -4,6 +4,7 @@
 
 mod conformance;
 mod faults;
+pub(crate) mod http;
 mod lambda;
 mod starting;
 

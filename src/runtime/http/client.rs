@@ -27,6 +27,9 @@ pub(super) type Client = legacy::Client<HttpsConnector<HttpConnector>, Full<Byte
 /// Shorter than servers keep a connection that nobody uses (2 s is the shortest in common use), so
 /// that none is taken up in the moment in which the server lets it go.
 const IDLE: Duration = Duration::from_secs(1);
+/// A server that vanished without a word is noticed by a ping after this and an answer that does
+/// not come: HTTP/2 puts every event on one connection, and each would time out.
+const PING: Duration = Duration::from_secs(5);
 
 /// # Errors
 /// Why there can be no connection, in words.
@@ -60,6 +63,8 @@ pub(super) async fn build(spec: &Http, connect: Duration, tasks: &Tasks) -> Resu
         .pool_idle_timeout(IDLE)
         .pool_timer(TokioTimer::new())
         .timer(TokioTimer::new())
+        .http2_keep_alive_interval(PING)
+        .http2_keep_alive_timeout(PING)
         .http2_only(spec.http2)
         .build(connector))
 }

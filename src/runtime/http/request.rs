@@ -4,7 +4,7 @@ use http_body_util::Full;
 use hyper::{
     Method, Request,
     body::Bytes,
-    header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT},
+    header::{CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT},
 };
 use tracing::debug;
 
@@ -63,6 +63,8 @@ pub(super) fn of(event: &Event, spec: &Http) -> Request<Full<Bytes>> {
             cloudevents::structured(event).into()
         }
     };
+    // An empty body has a length too: servers ask for it.
+    headers.insert(CONTENT_LENGTH, body.len().into());
     let about = [
         ("pelton-event-id", event.id.to_string()),
         ("pelton-attempt", event.attempt.to_string()),

@@ -10,9 +10,9 @@ use pelton::{
 };
 use serde_json::{Value, json};
 
-use super::{LONG, SHORT, call, done, fixture, function, handler, plain};
+use super::{LONG, SHORT, call, done, fixture, function, handler, http::Server, plain};
 
-use Kind::{Async, Command, Exec, Lambda, Native, Node, Python};
+use Kind::{Async, Command, Exec, Http, Lambda, Native, Node, Python};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -22,18 +22,21 @@ enum Kind {
     Python,
     Async,
     Node,
+    Http,
     Lambda,
 }
 
-const ALL: &[Kind] = &[Native, Exec, Command, Python, Async, Node, Lambda];
+const ALL: &[Kind] = &[Native, Exec, Command, Python, Async, Node, Http, Lambda];
 const WORKERS: &[Kind] = &[Command, Python, Async, Node, Lambda];
 const PROCESSES: &[Kind] = &[Exec, Command, Python, Async, Node, Lambda];
 /// What can say more than a program with a standard output and an exit code.
 const RICH: &[Kind] = &[Native, Command, Python, Async, Node];
-/// What can answer with more than one event.
+/// What can answer with several events of its own making.
 const MANY: &[Kind] = &[Native, Command, Python, Async, Node, Lambda];
-/// What hands headers on as they are.
-const HEADERS: &[Kind] = &[Native, Exec, Command, Python, Async, Node];
+/// What sees a header.
+const HEADER: &[Kind] = &[Native, Exec, Command, Python, Async, Node, Http];
+/// What sees every value of a repeated header.
+const HEADERS: &[Kind] = &[Native, Command, Python, Async, Node, Http];
 
 struct Case {
     subject: &'static str,
@@ -98,11 +101,11 @@ fn verdicts() -> Vec<Case> {
         Case { data: big(), ..case("nothing", ALL, Expected::Reply(done(&[]))) },
         Case {
             headers: greeting().into_iter().collect(),
-            ..case("header", HEADERS, Expected::Reply(done(&["grüße 🚀"])))
+            ..case("header", HEADER, Expected::Reply(done(&["grüße 🚀"])))
         },
         Case {
             headers: repeated().into_iter().collect(),
-            ..case("headers", RICH, Expected::Reply(done(&["a||ü 🚀"])))
+            ..case("headers", HEADERS, Expected::Reply(done(&["a||ü 🚀"])))
         },
     ]
 }
@@ -115,7 +118,9 @@ fn faults() -> Vec<Case> {
         case("crash", WORKERS, Expected::Crash { about: "exit 3" }),
         case("crash", &[Native], Expected::Crash { about: "panicked: boom" }),
         case("signal", PROCESSES, Expected::Crash { about: "SIGABRT" }),
+        case("crash", &[Http], Expected::Crash { about: "closed before" }),
         case("bad reply", WORKERS, Expected::BadReply),
+        case("bad reply", &[Http], Expected::BadReply),
         case("no verdict", &[Command], Expected::BadReply),
         case("wrong size", &[Command], Expected::BadReply),
         case("two verdicts", &[Command], Expected::BadReply),
@@ -163,7 +168,7 @@ pub(crate) async fn native(event: Event) -> Result<Verdict, String> {
     }))
 }
 
-fn runtime(kind: Kind) -> Runtime {
+fn runtime(kind: Kind, server: &Server) -> Runtime {
     let python = |file| vec!["python3".to_owned(), fixture(file).display().to_string()];
     match kind {
         Native => Runtime::Native,
@@ -172,12 +177,14 @@ fn runtime(kind: Kind) -> Runtime {
         Python => Runtime::Python(fixture("conform.py")),
         Async => Runtime::Python(fixture("conform_async.py")),
         Node => Runtime::Node(fixture("conform.mjs")),
+        Http => server.runtime(),
         Lambda => super::lambda::runtime(),
     }
 }
 
 async fn conforms(kind: Kind) {
-    let handler = handler(&function(runtime(kind)), 4);
+    let server = Server::python();
+    let handler = handler(&function(runtime(kind, &server)), 4);
     for case in verdicts().into_iter().chain(faults()) {
         if case.kinds.contains(&kind) {
             check(&*handler, kind, case).await;
@@ -198,8 +205,9 @@ async fn takes_a_list(handler: &dyn Handler, kind: Kind) {
     let reply = plain(handler.call(list).await).unwrap();
     let echo = |data| done(&[data]).unwrap().verdicts.remove(0);
     // A program that says nothing has no output, rather than an empty one.
-    let empty = if kind == Exec { Verdict::Done(Vec::new()) } else { echo("") };
-    let never = Verdict::Reject { cause: Cause::Rejected, reason: "never".to_owned() };
+    let empty = if matches!(kind, Exec | Http) { Verdict::Done(Vec::new()) } else { echo("") };
+    let reason = if kind == Http { "400 Bad Request: never" } else { "never" };
+    let never = Verdict::Reject { cause: Cause::Rejected, reason: reason.to_owned() };
     assert_eq!(reply.verdicts, [echo("first"), never, empty, echo("last")], "{kind:?}");
 }
 
@@ -263,6 +271,11 @@ async fn async_python_functions_conform() {
 #[tokio::test]
 async fn node_functions_conform() {
     conforms(Node).await;
+}
+
+#[tokio::test]
+async fn http_functions_conform() {
+    conforms(Http).await;
 }
 
 #[tokio::test]

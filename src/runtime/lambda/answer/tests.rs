@@ -1,6 +1,9 @@
 use super::*;
 
-fn said(body: &'static str) -> Result<Vec<(Option<String>, Vec<(String, String)>, String)>, Fault> {
+/// Subject, headers and data.
+type Shown = (Option<String>, Vec<(String, String)>, String);
+
+fn said(body: &'static str) -> Result<Vec<Shown>, Fault> {
     match response(&Bytes::from_static(body.as_bytes()))? {
         Verdict::Done(outputs) => Ok(outputs
             .into_iter()
@@ -13,7 +16,7 @@ fn said(body: &'static str) -> Result<Vec<(Option<String>, Vec<(String, String)>
     }
 }
 
-fn typed(kind: &str, data: &str) -> (Option<String>, Vec<(String, String)>, String) {
+fn typed(kind: &str, data: &str) -> Shown {
     (None, vec![("content-type".to_owned(), kind.to_owned())], data.to_owned())
 }
 
