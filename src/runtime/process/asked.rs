@@ -38,22 +38,25 @@ impl Talk<'_> {
         let (mut requested, serving) = api.serve();
         let talking = async {
             let mut desk = Desk::default();
+            let mut closing = false;
             loop {
                 self.hand_out(&mut desk, shape);
                 if self.eof.is_cancelled() && !self.pool.is_busy(self.plan.worker) {
                     self.hang_up(Said::Nothing);
                 }
                 tokio::select! {
+                    // What was said before the end counts.
+                    biased;
                     Some(request) = requested.recv() => self.hear(&mut desk, request),
+                    () = self.ended.cancelled() => return,
                     () = self.plan.bell.outbox.notified() => {}
-                    () = self.eof.cancelled(), if !self.hung_up.is_cancelled() => {}
+                    () = self.eof.cancelled(), if !closing => closing = true,
                     () = overdue(desk.ask_by) => {
                         desk.ask_by = None;
                         let within = crate::duration::show(self.spec.limits.start_timeout);
                         let what = format!("did not ask for its next event within {within}");
                         self.hang_up(Said::Nonsense(what));
                     }
-                    () = self.ended.cancelled() => return,
                 }
             }
         };

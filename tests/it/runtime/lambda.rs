@@ -187,6 +187,16 @@ async fn a_worker_that_leaves_between_events_costs_nothing() {
     }
 }
 
+/// What nobody took is given to whoever asks next.
+#[tokio::test]
+async fn a_worker_may_hang_up_and_ask_again() {
+    let handler = one_worker(runtime(), 1);
+    let worker = says(&*handler, "hang up", b"").await;
+    // The connection is gone by then, and the worker is not back yet.
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(says(&*handler, "pid", b"").await, worker);
+}
+
 #[tokio::test]
 async fn the_neighbours_of_a_crash_or_a_timeout_are_not_charged() {
     let handler = one_worker(runtime(), 8);
@@ -237,6 +247,19 @@ async fn what_is_no_runtime_is_unavailable() {
         let function = Function { start_timeout, ..function(lambda(command)) };
         unavailable(handler(&function, 1).call(call("any", "")).await, about);
     }
+}
+
+#[tokio::test]
+async fn a_stop_waits_for_what_runs() {
+    let handler = one_worker(runtime(), 1);
+    let worker = says(&*handler, "pid", b"").await.to_string();
+    let stop = async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        handler.stop().await;
+    };
+    let (said, ()) = tokio::join!(says(&*handler, "nap", b""), stop);
+    assert_eq!(said, json!("rested"));
+    ended(&worker).await;
 }
 
 #[tokio::test]
