@@ -38,8 +38,11 @@ demo: need-rust need-node setup ## the example shop on a private server, until C
 	@$(CARGO) run $(LOCKED) --quiet --example shop -- $(if $(filter-out 0,$(ONCE)),--once)
 
 .PHONY: peers
-peers: need-python need-node ## fetch the pinned servers of others that the tests post events to (Functions Framework: Python, Node)
+peers: need-rust need-python need-node ## fetch and build what runs the functions of others in the tests: Functions Framework, AWS Lambda (Python, Node, Rust)
+	$(call need,c++,install a C++ compiler (Debian: apt-get install build-essential))
 	@$(PYTHON) tools/fetch.py peers
+	@$(CARGO) build --quiet --locked --manifest-path tests/peers/lambda-rust/Cargo.toml --target-dir target/peers
+	@echo 'peers in Rust: target/peers/debug'
 
 .PHONY: test
 test: need-rust need-node setup peers ## every test: Rust against a real nats-server, then the Python and Node shims

@@ -4,6 +4,7 @@ pub mod defaults;
 mod diagnostic;
 mod document;
 mod http;
+mod lambda;
 mod later;
 mod leaf;
 mod load;
@@ -22,6 +23,7 @@ mod wording;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use http::{Http, HttpMode};
+pub use lambda::{Lambda, LambdaEvent};
 pub use load::{Loaded, Mode};
 pub use schema::schema;
 pub use server::{Server, ServerError};
@@ -225,6 +227,8 @@ pub enum Runtime {
     Exec(Vec<String>),
     /// `http: …`: posted to a URL.
     Http(Box<Http>),
+    /// `lambda: [...]`: a program with an AWS Lambda runtime client.
+    Lambda(Lambda),
     /// `native: true`: compiled in.
     Native,
 }

@@ -5,6 +5,7 @@ pub mod native;
 
 mod exec;
 mod http;
+mod lambda;
 mod logs;
 mod process;
 #[cfg(feature = "wasm")]
@@ -16,7 +17,7 @@ use thiserror::Error;
 
 use crate::{
     handler::Handler,
-    manifest::{Function, Runtime},
+    manifest::{Function, Lambda, Runtime},
     metrics::WorkerMetrics,
 };
 
@@ -34,7 +35,7 @@ pub enum BuildError {
     /// A component, and this program was built without what runs it.
     #[error("function `{0}`: this pelton was built without WebAssembly (cargo feature `wasm`)")]
     NoWasm(String),
-    /// `exec` or `command` without a program.
+    /// `exec`, `command` or `lambda` without a program.
     #[error("function `{0}` names no program")]
     NoProgram(String),
 }
@@ -68,7 +69,11 @@ pub fn build_with(
         Runtime::Native => natives
             .get(&function.name)
             .ok_or_else(|| BuildError::NotCompiledIn(function.name.clone())),
-        Runtime::Exec(command) | Runtime::Command(command) if command.is_empty() => {
+        Runtime::Exec(command)
+        | Runtime::Command(command)
+        | Runtime::Lambda(Lambda { command, .. })
+            if command.is_empty() =>
+        {
             Err(BuildError::NoProgram(function.name.clone()))
         }
         #[cfg(feature = "wasm")]
@@ -77,6 +82,9 @@ pub fn build_with(
         Runtime::Wasm(_) => Err(BuildError::NoWasm(function.name.clone())),
         Runtime::Exec(command) => Ok(Arc::new(exec::Exec::new(launcher, function, command))),
         Runtime::Http(spec) => Ok(Arc::new(http::Http::new(function, spec))),
+        Runtime::Lambda(_) => {
+            Ok(Arc::new(lambda::Lambda::new(launcher, function, concurrency, metrics)))
+        }
         Runtime::Command(_) | Runtime::Python(_) | Runtime::Node(_) => {
             Ok(Arc::new(process::Process::new(launcher, function, concurrency, metrics)))
         }

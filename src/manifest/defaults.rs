@@ -108,6 +108,7 @@ pub fn table() -> Vec<Default> {
             REUSE_AGE,
             "how old a WebAssembly instance grows",
         ),
+        text("functions.*.lambda.event", "payload", "what an invocation's body is"),
         count("bindings[].concurrency", CONCURRENCY, "events in flight in one runner"),
         span("bindings[].timeout", TIMEOUT, "how long the function may take"),
         count("bindings[].retry.attempts", ATTEMPTS, "tries at most, the first included"),

@@ -10,12 +10,11 @@ pub(super) struct Later {
     pub(super) what: &'static str,
 }
 
-pub(super) const LATER: [Later; 22] = [
+pub(super) const LATER: [Later; 21] = [
     later("", "events", "schemas of events"),
     later("", "renamed_from", "renaming a manifest"),
     later("", "slots", "a limit for all bindings together"),
     later("", "allow", "grants"),
-    later("functions.*", "lambda", "functions with an AWS Lambda runtime client"),
     later("functions.*.allow", "http", "calls of a WebAssembly function to the outside"),
     later("functions.*.allow", "kv", "buckets for a WebAssembly function"),
     later("functions.*", "slots", "a limit for one function"),

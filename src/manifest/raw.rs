@@ -2,6 +2,7 @@
 //! more. The comments are what the JSON Schema says.
 
 mod http;
+mod lambda;
 mod wasm;
 
 use std::fmt;
@@ -17,7 +18,7 @@ use super::{
     leaf::{Block, Count, Flag, Keys, Named, OneOrMany, Positive, Size, Span, StartAt, Text},
 };
 
-pub(super) use http::Http;
+pub(super) use self::{http::Http, lambda::Lambda};
 pub(super) use wasm::{Allow, Instance};
 
 /// Binds functions to NATS JetStream subjects.
@@ -117,7 +118,7 @@ pub(super) struct Stream {
     pub(super) placement: Option<Keys<Placement>>,
 }
 
-/// A function: one of `run`, `command`, `exec`, `http`, `native`, and how it runs.
+/// A function: one of `run`, `command`, `exec`, `http`, `lambda`, `native`, and how it runs.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Function {
@@ -131,6 +132,8 @@ pub(super) struct Function {
     pub(super) http: Option<Http>,
     /// HTTP statuses that reject the event, besides 400, 410, 413, 415 and 422.
     pub(super) reject_on: Option<Vec<Option<Count>>>,
+    /// A program with an AWS Lambda runtime client, and its arguments, alone or with how.
+    pub(super) lambda: Option<Lambda>,
     /// Compiled into the program that embeds the library.
     pub(super) native: Option<Flag>,
     /// Environment variables besides PATH, HOME and LANG.

@@ -6,6 +6,7 @@ mod components;
 mod conformance;
 mod faults;
 pub(crate) mod http;
+mod lambda;
 mod starting;
 #[cfg(feature = "wasm")]
 mod wasm;

@@ -10,7 +10,7 @@ use std::{
 
 use super::{entries, named, nats::resolve, non_zero, positive_span, present};
 use crate::manifest::{
-    Function, Runtime, defaults,
+    Function, Lambda, Runtime, defaults,
     leaf::{Count, Flag, Keys, Named, Positive, Size, Text},
     path::Path,
     raw,
@@ -85,6 +85,7 @@ fn function(
         command: raw.command,
         exec: raw.exec,
         http: raw.http,
+        lambda: raw.lambda,
         native: raw.native,
         reject_on: raw.reject_on,
         wasm,
@@ -101,6 +102,7 @@ struct Written {
     command: Option<Vec<Option<Text>>>,
     exec: Option<Vec<Option<Text>>>,
     http: Option<raw::Http>,
+    lambda: Option<raw::Lambda>,
     native: Option<Flag>,
     /// Of `http` alone.
     reject_on: Option<Vec<Option<Count>>>,
@@ -119,15 +121,16 @@ fn runtime(
         ("command", written.command.is_some()),
         ("exec", written.exec.is_some()),
         ("http", written.http.is_some()),
+        ("lambda", written.lambda.is_some()),
         ("native", written.native.is_some()),
     ];
     let mut there = keys.iter().filter(|(_, there)| *there).map(|(key, _)| *key);
     let Some(first) = there.next() else {
         report.missing(
             path,
-            &["run", "command", "exec", "http", "native"],
+            &["run", "command", "exec", "http", "lambda", "native"],
             format!("the function {name} says nothing about what runs it"),
-            "add one of `run: file.py`, `command: [...]`, `exec: [...]`, `http: URL`, `native: true`",
+            "add one of `run: file.py`, `command: [...]`, `exec: [...]`, `http: URL`, `lambda: [...]`, `native: true`",
         );
         return None;
     };
@@ -135,7 +138,7 @@ fn runtime(
         report.error_hint(
             &path.key(second),
             format!("`{first}` and `{second}` exclude each other"),
-            "a function has one of run, command, exec, http, native",
+            "a function has one of run, command, exec, http, lambda, native",
         );
     }
     if written.reject_on.is_some() && written.http.is_none() {
@@ -160,6 +163,7 @@ fn runtime(
         Written { http: Some(http), reject_on, .. } => {
             super::http::http(http, reject_on, dir, path, report)
         }
+        Written { lambda: Some(raw), .. } => lambda(raw, dir, &path.key("lambda"), report),
         Written { native: Some(Flag(false)), .. } => {
             let hint = "write `native: true`, or say what runs the function";
             report.error_hint(&path.key("native"), "`native: false` means nothing", hint);
@@ -167,6 +171,22 @@ fn runtime(
         }
         _ => Some(Runtime::Native),
     }
+}
+
+fn lambda(raw: raw::Lambda, dir: &FilePath, path: &Path, report: &mut Report) -> Option<Runtime> {
+    let at = if raw.short { path.clone() } else { path.key("command") };
+    let Some(words) = raw.command else {
+        let hint = "add `command: [\"./bootstrap\"]`, the program with its arguments";
+        report.missing(path, &["command"], "`lambda` needs a command", hint);
+        return None;
+    };
+    let handler = raw.handler.map(|Text(handler)| handler).unwrap_or_default();
+    if handler.contains('\0') {
+        report.error(&path.key("handler"), "`handler` cannot contain a null character");
+    }
+    let command = program(words, dir, &at, report)?;
+    let event = raw.event.unwrap_or_default();
+    Some(Runtime::Lambda(Lambda { command, event, handler }))
 }
 
 fn script(file: &str, dir: &FilePath, path: &Path, report: &mut Report) -> Option<Runtime> {

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use super::{LONG, SHORT, call, components, done, fixture, function, handler, http::Server, plain};
 
-use Kind::{Async, Command, Exec, Http, Native, Node, Python, Wasm};
+use Kind::{Async, Command, Exec, Http, Lambda, Native, Node, Python, Wasm};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -23,16 +23,21 @@ enum Kind {
     Async,
     Node,
     Http,
+    Lambda,
     Wasm,
 }
 
-const ALL: &[Kind] = &[Native, Exec, Command, Python, Async, Node, Http, Wasm];
-const WORKERS: &[Kind] = &[Command, Python, Async, Node];
-const PROCESSES: &[Kind] = &[Exec, Command, Python, Async, Node];
+const ALL: &[Kind] = &[Native, Exec, Command, Python, Async, Node, Http, Lambda, Wasm];
+const WORKERS: &[Kind] = &[Command, Python, Async, Node, Lambda];
+const PROCESSES: &[Kind] = &[Exec, Command, Python, Async, Node, Lambda];
 /// What can say more than a program with a standard output and an exit code.
 const RICH: &[Kind] = &[Native, Command, Python, Async, Node, Wasm];
 /// What keeps the state of a key, and tells an answer that is none.
 const TYPED: &[Kind] = &[Command, Python, Async, Node, Wasm];
+/// What can answer with several events of its own making.
+const MANY: &[Kind] = &[Native, Command, Python, Async, Node, Lambda, Wasm];
+/// What sees a header.
+const HEADER: &[Kind] = &[Native, Exec, Command, Python, Async, Node, Http, Wasm];
 /// What sees every value of a repeated header.
 const HEADERS: &[Kind] = &[Native, Command, Python, Async, Node, Http, Wasm];
 
@@ -85,7 +90,7 @@ fn verdicts() -> Vec<Case> {
         case("echo", ALL, Expected::Reply(done(&["payload"]))),
         case("meta", ALL, Expected::Reply(done(&["ORDERS:12 meta 3"]))),
         case("cloud", &[Exec], Expected::Reply(done(&["ORDERS:12 cloud nats://ORDERS"]))),
-        case("several", RICH, Expected::Reply(several)),
+        case("several", MANY, Expected::Reply(several)),
         case("retry", ALL, Expected::Retry { about: "boom ü" }),
         case("retry after", RICH, Expected::Reply(Ok(Reply::one(later)))),
         case("reject", ALL, Expected::Reject { about: "never", cause: Cause::Rejected }),
@@ -99,7 +104,7 @@ fn verdicts() -> Vec<Case> {
         Case { data: big(), ..case("nothing", ALL, Expected::Reply(done(&[]))) },
         Case {
             headers: greeting().into_iter().collect(),
-            ..case("header", ALL, Expected::Reply(done(&["grüße 🚀"])))
+            ..case("header", HEADER, Expected::Reply(done(&["grüße 🚀"])))
         },
         Case {
             headers: repeated().into_iter().collect(),
@@ -182,6 +187,7 @@ fn runtime(kind: Kind, server: &Server) -> Runtime {
             allow: Allow::default(),
             instances: Instances::Fresh,
         }),
+        Lambda => super::lambda::runtime(),
     }
 }
 
@@ -285,4 +291,9 @@ async fn http_functions_conform() {
 #[tokio::test]
 async fn components_conform() {
     conforms(Wasm).await;
+}
+
+#[tokio::test]
+async fn lambda_functions_conform() {
+    conforms(Lambda).await;
 }
