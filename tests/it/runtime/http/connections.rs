@@ -46,7 +46,8 @@ async fn http2_finds_nobody_or_a_server_that_does_not_speak_it() {
     let server = Server::python();
     let handler = posts(manifest::Http { http2: true, ..server.spec() });
     let said = handler.call(Call { timeout: SHORT, ..call("echo", "x") }).await;
-    assert!(matches!(said, Err(Fault::BadReply(_))), "{said:?}");
+    // It answers in words of its own, or breaks off before they are read.
+    assert!(matches!(said, Err(Fault::BadReply(_) | Fault::Crash(_))), "{said:?}");
 }
 
 /// An authority, and a certificate of its for 127.0.0.1.
