@@ -38,8 +38,17 @@ demo: need-rust need-node setup ## the example shop on a private server, until C
 	@$(CARGO) run $(LOCKED) --quiet --example shop -- $(if $(filter-out 0,$(ONCE)),--once)
 
 .PHONY: peers
-peers: need-python need-node ## fetch the pinned servers of others that the tests post events to (Functions Framework: Python, Node)
+peers: need-rust need-python need-node ## fetch and build what runs the functions of others in the tests: Functions Framework, AWS Lambda (Python, Rust)
 	@$(PYTHON) tools/fetch.py peers
+	@$(CARGO) build --quiet --locked --manifest-path tests/peers/lambda-rust/Cargo.toml --target-dir target/peers
+	@echo 'peers in Rust: target/peers/debug'
+
+# Apart, because it is C++ that needs a compiler and Node's headers.
+.PHONY: peer-lambda-node
+peer-lambda-node: need-python need-node ## build AWS Lambda's client for Node (two minutes) and run its test
+	$(call need,c++,install a C++ compiler (Debian: apt-get install build-essential))
+	@$(PYTHON) tools/fetch.py peer-lambda-node
+	$(CARGO) test $(LOCKED) --test it -- --ignored aws_lambda_ric_for_node
 
 .PHONY: test
 test: need-rust need-node setup peers ## every test: Rust against a real nats-server, then the Python and Node shims
@@ -64,6 +73,11 @@ lint: need-rust ## formatting, clippy and rustdoc, warnings are errors
 
 # `advisories` is left out: its database is a git repository that a closed network cannot reach.
 # With access to it: .tools/bin/cargo-deny check
+.PHONY: check-small
+check-small: need-rust ## everything without WebAssembly (--no-default-features), for errors
+	$(call say,cargo check --no-default-features)
+	$(CARGO) check $(LOCKED) --no-default-features --all-targets
+
 .PHONY: deny
 deny: need-rust .tools/cargo-deny-$(CARGO_DENY) ## licences, bans and sources of the dependencies (not advisories: see deny.toml)
 	$(call say,cargo-deny check licenses bans sources)

@@ -4,6 +4,7 @@ pub mod defaults;
 mod diagnostic;
 mod document;
 mod http;
+mod lambda;
 mod later;
 mod leaf;
 mod load;
@@ -22,6 +23,7 @@ mod wording;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use http::{Http, HttpMode};
+pub use lambda::{Lambda, LambdaEvent};
 pub use load::{Loaded, Mode};
 pub use schema::schema;
 pub use server::{Server, ServerError};
@@ -29,7 +31,7 @@ pub use server::{Server, ServerError};
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    num::{NonZeroU32, NonZeroUsize},
+    num::{NonZeroU32, NonZeroU64, NonZeroUsize},
     path::PathBuf,
     time::Duration,
 };
@@ -206,7 +208,7 @@ pub struct Function {
     pub idle_timeout: Duration,
     /// How long a worker may take to say it is ready, or a connection to be there.
     pub start_timeout: Duration,
-    /// Bytes of data a worker may allocate.
+    /// Bytes of data a worker or an instance may allocate.
     pub memory_limit: Option<u64>,
 }
 
@@ -217,14 +219,53 @@ pub enum Runtime {
     Python(PathBuf),
     /// `run: x.js` or `x.mjs`; absolute path.
     Node(PathBuf),
+    /// `run: x.wasm`.
+    Wasm(Component),
     /// `command: [...]`: a program that speaks the worker protocol.
     Command(Vec<String>),
     /// `exec: [...]`: one process per event.
     Exec(Vec<String>),
     /// `http: …`: posted to a URL.
     Http(Box<Http>),
+    /// `lambda: [...]`: a program with an AWS Lambda runtime client.
+    Lambda(Lambda),
     /// `native: true`: compiled in.
     Native,
+}
+
+/// A WebAssembly component, and what it may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Component {
+    /// Absolute path.
+    pub file: PathBuf,
+    /// What it is let through to.
+    pub allow: Allow,
+    /// How its instances are used.
+    pub instances: Instances,
+}
+
+/// What a WebAssembly component is let through to; nothing else.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Allow {
+    /// Environment variables of the runner.
+    pub env: Vec<String>,
+    /// Folders that it may read: as it names them, and absolute.
+    pub dirs: Vec<(String, PathBuf)>,
+}
+
+/// How the instances of a WebAssembly component are used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Instances {
+    /// One for each call.
+    #[default]
+    Fresh,
+    /// One call after the other, until one fails or a limit is reached.
+    Reuse {
+        /// Events that one instance sees at most.
+        max_events: NonZeroU64,
+        /// How old it grows.
+        max_age: Duration,
+    },
 }
 
 /// A trigger, the function it calls, and the delivery policy between them.

@@ -5,8 +5,11 @@ pub mod native;
 
 mod exec;
 mod http;
+mod lambda;
 mod logs;
 mod process;
+#[cfg(feature = "wasm")]
+mod wasm;
 
 use std::{num::NonZeroUsize, sync::Arc};
 
@@ -14,7 +17,7 @@ use thiserror::Error;
 
 use crate::{
     handler::Handler,
-    manifest::{Function, Runtime},
+    manifest::{Function, Lambda, Runtime},
     metrics::WorkerMetrics,
 };
 
@@ -29,7 +32,10 @@ pub enum BuildError {
         "no function `{0}` is compiled into this program: `native` is for programs that embed Pelton"
     )]
     NotCompiledIn(String),
-    /// `exec` or `command` without a program.
+    /// A component, and this program was built without what runs it.
+    #[error("function `{0}`: this pelton was built without WebAssembly (cargo feature `wasm`)")]
+    NoWasm(String),
+    /// `exec`, `command` or `lambda` without a program.
     #[error("function `{0}` names no program")]
     NoProgram(String),
 }
@@ -63,13 +69,37 @@ pub fn build_with(
         Runtime::Native => natives
             .get(&function.name)
             .ok_or_else(|| BuildError::NotCompiledIn(function.name.clone())),
-        Runtime::Exec(command) | Runtime::Command(command) if command.is_empty() => {
+        Runtime::Exec(command)
+        | Runtime::Command(command)
+        | Runtime::Lambda(Lambda { command, .. })
+            if command.is_empty() =>
+        {
             Err(BuildError::NoProgram(function.name.clone()))
         }
+        #[cfg(feature = "wasm")]
+        Runtime::Wasm(component) => Ok(Arc::new(wasm::Wasm::new(function, component, concurrency))),
+        #[cfg(not(feature = "wasm"))]
+        Runtime::Wasm(_) => Err(BuildError::NoWasm(function.name.clone())),
         Runtime::Exec(command) => Ok(Arc::new(exec::Exec::new(launcher, function, command))),
         Runtime::Http(spec) => Ok(Arc::new(http::Http::new(function, spec))),
+        Runtime::Lambda(_) => {
+            Ok(Arc::new(lambda::Lambda::new(launcher, function, concurrency, metrics)))
+        }
         Runtime::Command(_) | Runtime::Python(_) | Runtime::Node(_) => {
             Ok(Arc::new(process::Process::new(launcher, function, concurrency, metrics)))
         }
+    }
+}
+
+/// What can be known of a function without running it to keep it from running, each in a sentence.
+/// Files that are missing are the manifest's to tell.
+#[must_use]
+pub fn problems(function: &Function) -> Vec<String> {
+    match &function.runtime {
+        #[cfg(feature = "wasm")]
+        Runtime::Wasm(component) => wasm::problems(&component.file),
+        #[cfg(not(feature = "wasm"))]
+        Runtime::Wasm(_) => vec![BuildError::NoWasm(function.name.clone()).to_string()],
+        _ => Vec::new(),
     }
 }

@@ -3,9 +3,11 @@
 
     fetch.py nats-server    the server that tests and demo run, pinned in nats-server.txt
     fetch.py venv           Python packages of the checks, pinned in requirements.txt
-    fetch.py peers          servers of others that the tests post events to, pinned in peers/
+    fetch.py peers          what runs the functions of others in the tests, pinned in peers/
+    fetch.py peer-lambda-node   the same for AWS Lambda's client for Node, which is built
 
-Needs Python 3.8 or later with pip or venv; `peers` needs 3.11, and Node.js with npm.
+Needs Python 3.8 or later with pip or venv; `peers` needs 3.11 and Node.js with npm, the last one a
+C++ compiler too.
 """
 
 import hashlib
@@ -25,6 +27,7 @@ VENV = TOOLS / "venv"
 PEERS = ROOT / "tools" / "peers"
 PEERS_PYTHON = TOOLS / "peers-python"
 PEERS_NODE = TOOLS / "peers-node"
+PEERS_LAMBDA = TOOLS / "peers-lambda"
 SERVER = TOOLS / ("nats-server.exe" if os.name == "nt" else "nats-server")
 PIP_OPTIONS = ["--quiet", "--disable-pip-version-check", "--no-input", "--require-hashes"]
 
@@ -34,7 +37,7 @@ class Problem(Exception):
 
 
 def main(arguments):
-    actions = {"nats-server": fetch_nats_server, "venv": fetch_venv, "peers": fetch_peers}
+    actions = {"nats-server": fetch_nats_server, "venv": fetch_venv, "peers": fetch_peers, "peer-lambda-node": fetch_peer_lambda_node}
     if len(arguments) != 1 or arguments[0] not in actions:
         print(__doc__, file=sys.stderr)
         return 2
@@ -107,31 +110,44 @@ def fetch_peers():
     if not (stamp.is_file() and stamp.read_text() == state and venv_runs(PEERS_PYTHON)):
         if sys.version_info < (3, 11):
             raise Problem(f"the Functions Framework needs Python 3.11; this is {sys.version.split()[0]}")
-        say("peers: installing the Functions Framework for Python (20 MB) from PyPI")
+        say("peers: installing the Functions Framework and AWS Lambda's client for Python (50 MB) from PyPI")
         make_venv(PEERS_PYTHON)
         run_pip(venv_python(PEERS_PYTHON), ["install", "--only-binary=:all:", "-r", str(pins)])
         stamp.write_text(state)
     print(f"peers in Python: {shown(PEERS_PYTHON)}")
 
-    lock = PEERS / "package-lock.json"
-    state = hashlib.sha256(lock.read_bytes()).hexdigest()
-    stamp = PEERS_NODE / "pelton-package-lock"
+    # No scripts of packages are run.
+    fetch_modules("the Functions Framework for Node (17 MB)", PEERS, PEERS_NODE, ["--ignore-scripts"])
+
+
+def fetch_peer_lambda_node():
+    fetch_peers()
+    # This one is C++, built by its scripts; they need a cmake, which came with the packages for Python.
+    fetch_modules("AWS Lambda's client for Node, and building it (two minutes)", PEERS / "lambda", PEERS_LAMBDA, [])
+
+
+def fetch_modules(what, pins, folder, options):
+    """What package-lock.json pins; whatever does not match its hash is refused."""
+    lock = pins / "package-lock.json"
+    node = subprocess.run(["node", "--version"], capture_output=True, text=True).stdout
+    state = f"{node}{hashlib.sha256(lock.read_bytes()).hexdigest()}\n"
+    stamp = folder / "pelton-package-lock"
     if not (stamp.is_file() and stamp.read_text() == state):
         npm = shutil.which("npm")
         if npm is None:
             raise Problem("npm is missing: install it (Debian: apt-get install npm)")
-        say("peers: installing the Functions Framework for Node (17 MB) from npm")
-        shutil.rmtree(PEERS_NODE, ignore_errors=True)
+        say(f"peers: installing {what} from npm")
+        shutil.rmtree(folder, ignore_errors=True)
         ensure_tools()
-        PEERS_NODE.mkdir()
-        for file in (PEERS / "package.json", lock):
-            shutil.copy(file, PEERS_NODE)
-        # No scripts of packages are run, and what does not match its hash is refused.
-        command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
-        if subprocess.run(command, cwd=PEERS_NODE).returncode != 0:
-            raise Problem("npm could not fetch what is pinned; its words are above")
+        folder.mkdir()
+        for file in (pins / "package.json", lock):
+            shutil.copy(file, folder)
+        command = [npm, "ci", *options, "--no-audit", "--no-fund", "--loglevel=error"]
+        path = f"{venv_python(PEERS_PYTHON).parent}{os.pathsep}{os.environ['PATH']}"
+        if subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path}).returncode != 0:
+            raise Problem("npm could not fetch or build what is pinned; its words are above")
         stamp.write_text(state)
-    print(f"peers in Node: {shown(PEERS_NODE)}")
+    print(f"peers in Node: {shown(folder)}")
 
 
 def pip(arguments):

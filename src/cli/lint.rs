@@ -6,7 +6,10 @@ use std::{
     process::ExitCode,
 };
 
-use pelton::manifest::{Diagnostic, Loaded, Manifest, Mode};
+use pelton::{
+    manifest::{Diagnostic, Loaded, Manifest, Mode, Severity},
+    runtime,
+};
 
 /// Checks manifests offline
 #[derive(Debug, clap::Args)]
@@ -61,7 +64,14 @@ pub(crate) fn run(args: &LintArgs) -> io::Result<ExitCode> {
 /// What was found, and a line about the manifest if it can be used.
 fn check(file: &Path) -> (Vec<Diagnostic>, Option<String>) {
     match Manifest::read(file, Mode::Lint) {
-        Ok(Loaded { manifest, warnings, .. }) => {
+        Ok(loaded) => {
+            let broken = components(file, &loaded);
+            let Loaded { manifest, mut warnings, .. } = loaded;
+            if !broken.is_empty() {
+                warnings.extend(broken);
+                warnings.sort_by_key(|found| (found.line, found.column));
+                return (warnings, None);
+            }
             let functions = plural(manifest.functions.len(), "function");
             let bindings = plural(manifest.bindings.len(), "binding");
             let summary = format!("ok: {}: {functions}, {bindings}", manifest.name);
@@ -69,6 +79,23 @@ fn check(file: &Path) -> (Vec<Diagnostic>, Option<String>) {
         }
         Err(diagnostics) => (diagnostics.0, None),
     }
+}
+
+/// What keeps functions from running that can be read off their files.
+fn components(file: &Path, loaded: &Loaded) -> Vec<Diagnostic> {
+    let mut found = Vec::new();
+    for function in loaded.manifest.functions.values() {
+        let (line, column) = loaded.places.get(&function.name).copied().unwrap_or((1, 1));
+        found.extend(runtime::problems(function).into_iter().map(|problem| Diagnostic {
+            file: file.display().to_string(),
+            line,
+            column,
+            severity: Severity::Error,
+            message: format!("the function {} cannot run: {problem}", function.name),
+            hint: None,
+        }));
+    }
+    found
 }
 
 fn plural(count: usize, word: &str) -> String {

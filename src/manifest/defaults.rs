@@ -17,6 +17,12 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(300);
 pub const START_TIMEOUT: Duration = Duration::from_secs(30);
 /// `functions.*.http.max_response`
 pub const MAX_RESPONSE: u64 = 4 << 20;
+/// `functions.*.memory_limit` of a WebAssembly component
+pub const WASM_MEMORY: u64 = 64 << 20;
+/// `functions.*.instance.reuse.max_events`
+pub const REUSE_EVENTS: u64 = 1000;
+/// `functions.*.instance.reuse.max_age`
+pub const REUSE_AGE: Duration = Duration::from_secs(60);
 /// `bindings[].concurrency`
 pub const CONCURRENCY: u64 = 16;
 /// `bindings[].timeout`
@@ -92,6 +98,17 @@ pub fn table() -> Vec<Default> {
             &size::show(MAX_RESPONSE),
             "largest body of an answer",
         ),
+        count(
+            "functions.*.instance.reuse.max_events",
+            REUSE_EVENTS,
+            "events that one WebAssembly instance sees",
+        ),
+        span(
+            "functions.*.instance.reuse.max_age",
+            REUSE_AGE,
+            "how old a WebAssembly instance grows",
+        ),
+        text("functions.*.lambda.event", "payload", "what an invocation's body is"),
         count("bindings[].concurrency", CONCURRENCY, "events in flight in one runner"),
         span("bindings[].timeout", TIMEOUT, "how long the function may take"),
         count("bindings[].retry.attempts", ATTEMPTS, "tries at most, the first included"),
@@ -119,6 +136,8 @@ pub fn markdown() -> String {
     for Default { key, value, help } in table() {
         text.push_str(&format!("| `{key}` | `{value}` | {help} |\n"));
     }
+    let memory = size::show(WASM_MEMORY);
+    text.push_str(&format!("| | {memory} | memory of a WebAssembly instance |\n"));
     let slots = size::show(SLOT_BYTES);
     text.push_str(&format!("| | {slots} | payload that the slots of a binding hold |\n"));
     text

@@ -1,6 +1,7 @@
 //! From a file to a [`Manifest`], step by step.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io::{self, Read},
     path::Path,
@@ -36,6 +37,8 @@ pub struct Loaded {
     pub warnings: Vec<Diagnostic>,
     /// Environment variables (`X`) and files (`file:/run/secrets/x`) that were substituted.
     pub secrets: Vec<String>,
+    /// Where the text says what runs a function, by the function's name: line and column.
+    pub places: BTreeMap<String, (usize, usize)>,
 }
 
 impl Manifest {
@@ -107,12 +110,20 @@ impl Manifest {
             manifest = Some(validate::validate(raw, context, &mut report));
         }
         let valid = !report.has_errors();
+        let functions = manifest.iter().flat_map(|manifest| manifest.functions.keys());
+        let places = functions.map(|name| (name.clone(), place(name, &report))).collect();
         let (found, secrets) = report.finish();
         match manifest {
-            Some(manifest) if valid => Ok(Loaded { manifest, warnings: found, secrets }),
+            Some(manifest) if valid => Ok(Loaded { manifest, warnings: found, secrets, places }),
             _ => Err(Diagnostics(found)),
         }
     }
+}
+
+fn place(function: &str, report: &Report) -> (usize, usize) {
+    let path = path::Path::root().key("functions").key(function).key("run");
+    let mark = report.positions().value_mark(&path);
+    (mark.line, mark.column)
 }
 
 fn alone(path: &Path, mark: Mark, message: String, hint: &str) -> Diagnostics {

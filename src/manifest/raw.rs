@@ -2,6 +2,8 @@
 //! more. The comments are what the JSON Schema says.
 
 mod http;
+mod lambda;
+mod wasm;
 
 use std::fmt;
 
@@ -16,7 +18,8 @@ use super::{
     leaf::{Block, Count, Flag, Keys, Named, OneOrMany, Positive, Size, Span, StartAt, Text},
 };
 
-pub(super) use http::Http;
+pub(super) use self::{http::Http, lambda::Lambda};
+pub(super) use wasm::{Allow, Instance};
 
 /// Binds functions to NATS JetStream subjects.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
@@ -115,7 +118,7 @@ pub(super) struct Stream {
     pub(super) placement: Option<Keys<Placement>>,
 }
 
-/// A function: one of `run`, `command`, `exec`, `http`, `native`, and how it runs.
+/// A function: one of `run`, `command`, `exec`, `http`, `lambda`, `native`, and how it runs.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Function {
@@ -129,6 +132,8 @@ pub(super) struct Function {
     pub(super) http: Option<Http>,
     /// HTTP statuses that reject the event, besides 400, 410, 413, 415 and 422.
     pub(super) reject_on: Option<Vec<Option<Count>>>,
+    /// A program with an AWS Lambda runtime client, and its arguments, alone or with how.
+    pub(super) lambda: Option<Lambda>,
     /// Compiled into the program that embeds the library.
     pub(super) native: Option<Flag>,
     /// Environment variables besides PATH, HOME and LANG.
@@ -141,8 +146,13 @@ pub(super) struct Function {
     pub(super) idle_timeout: Option<Span>,
     /// How long a worker may take to say it is ready, or a connection to be there.
     pub(super) start_timeout: Option<Span>,
-    /// Data a worker may allocate.
+    /// Data a worker may allocate, or a WebAssembly instance (64MiB).
     pub(super) memory_limit: Option<Size>,
+    /// What a WebAssembly component is let through to.
+    pub(super) allow: Option<Keys<Allow>>,
+    /// Whether each call of a WebAssembly component gets an instance of its own: `fresh`, the
+    /// default, or `{reuse: {max_events: 1000, max_age: 60s}}`.
+    pub(super) instance: Option<Instance>,
 }
 
 /// A trigger, the function it calls, and the delivery policy between them.

@@ -119,6 +119,15 @@ impl Process {
         }
     }
 
+    /// Asks the process and everything it started to end.
+    pub(crate) fn terminate(&self) {
+        if let Some(group) = self.group
+            && rustix::process::kill_process_group(group, Signal::TERM).is_err()
+        {
+            tracing::trace!(%group, "no process group to ask to end");
+        }
+    }
+
     /// Waits for the end of the process, then kills what it left behind.
     pub(crate) async fn ended(&mut self) -> io::Result<ExitStatus> {
         let status = self.child.wait().await?;

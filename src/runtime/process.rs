@@ -1,6 +1,7 @@
 //! Functions in processes of their own that stay: Python and Node through the shims, and any
 //! program that speaks the worker protocol.
 
+mod asked;
 mod desk;
 mod frame;
 mod member;
@@ -11,6 +12,7 @@ mod talk;
 mod worker;
 
 use std::{
+    collections::BTreeMap,
     ffi::OsString,
     num::NonZeroUsize,
     path::PathBuf,
@@ -23,7 +25,10 @@ use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::error;
 
 use self::pool::{Limits, Pool};
-use super::launch::{Launcher, Program};
+use super::{
+    lambda::{self, Shape},
+    launch::{Launcher, Program},
+};
 use crate::{
     handler::{BoxFuture, Call, Fault, Handler, Reply},
     manifest::{Function, Runtime},
@@ -36,11 +41,19 @@ const NODE_SHIM: &str = include_str!("shims/pelton.mjs");
 /// What every worker of a function has in common.
 struct Spec {
     function: String,
-    file: Option<PathBuf>,
+    wire: Wire,
     program: Program,
     launcher: Launcher,
     limits: Limits,
     metrics: WorkerMetrics,
+}
+
+/// How workers are talked to.
+enum Wire {
+    /// In frames over a socket; a shim loads the file.
+    Frames { file: Option<PathBuf> },
+    /// They ask for their events, which have this shape.
+    Lambda(Shape),
 }
 
 /// A function and its workers.
@@ -62,23 +75,24 @@ impl Process {
     ) -> Self {
         let cores = available_parallelism().unwrap_or(NonZeroUsize::MIN);
         let workers = function.workers.unwrap_or(cores).min(concurrency).get();
+        let asks = matches!(function.runtime, Runtime::Lambda(_));
         let limits = Limits {
             workers,
-            slots: concurrency.get().div_ceil(workers),
+            slots: if asks { 1 } else { concurrency.get().div_ceil(workers) },
             idle_timeout: function.idle_timeout,
             start_timeout: function.start_timeout,
             pages: matches!(function.runtime, Runtime::Python(_)),
         };
-        let (command, file) = command(function);
+        let (command, env, wire) = program(function);
         let program = Program {
             command,
-            env: function.env.clone(),
+            env,
             cwd: function.cwd.clone(),
             memory_limit: function.memory_limit,
         };
         let spec = Spec {
             function: function.name.clone(),
-            file,
+            wire,
             program,
             launcher: launcher.clone(),
             limits,
@@ -184,12 +198,13 @@ async fn supervise(spec: Arc<Spec>, pool: Arc<Pool>) {
     }
 }
 
-/// What is executed, and the file that the shim loads.
-fn command(function: &Function) -> (Vec<OsString>, Option<PathBuf>) {
+/// What is executed, in which environment, and how it is talked to.
+fn program(function: &Function) -> (Vec<OsString>, BTreeMap<String, String>, Wire) {
     let interpreter = |variable: &str, default: &str| {
         std::env::var_os(variable).filter(|path| !path.is_empty()).unwrap_or_else(|| default.into())
     };
-    match &function.runtime {
+    let words = |command: &[String]| command.iter().map(Into::into).collect();
+    let (command, file) = match &function.runtime {
         Runtime::Python(file) => {
             let python = interpreter("PELTON_PYTHON", "python3");
             (vec![python, "-u".into(), "-c".into(), PYTHON_SHIM.into()], Some(file.clone()))
@@ -203,7 +218,15 @@ fn command(function: &Function) -> (Vec<OsString>, Option<PathBuf>) {
             command.extend(["--input-type=module".into(), "--eval".into(), NODE_SHIM.into()]);
             (command, Some(file.clone()))
         }
-        Runtime::Command(command) => (command.iter().map(Into::into).collect(), None),
-        Runtime::Exec(_) | Runtime::Http(_) | Runtime::Native => (Vec::new(), None),
-    }
+        Runtime::Lambda(target) => {
+            let shape = Shape::new(&function.name, target);
+            let env = lambda::environment(function, target);
+            return (words(&target.command), env, Wire::Lambda(shape));
+        }
+        Runtime::Command(command) => (words(command), None),
+        Runtime::Exec(_) | Runtime::Http(_) | Runtime::Native | Runtime::Wasm(_) => {
+            (Vec::new(), None)
+        }
+    };
+    (command, function.env.clone(), Wire::Frames { file })
 }

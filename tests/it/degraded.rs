@@ -89,6 +89,14 @@ async fn a_missing_worker_program() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_lambda_function_that_does_not_load() {
+    let broken = |site: &Site| site.file("boot.py", include_str!("bootstrap.py"));
+    let good = "def handle(event, context):\n    return int(context['custom']['pelton-attempt'])\n";
+    let mend = |site: &Site| site.file("app.py", good);
+    degraded_until("{ lambda: [python3, boot.py] }", broken, mend).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_target_that_refuses_connections() {
     let port = free_port();
     let mut target = None;

@@ -84,6 +84,14 @@ fn runtimes_and_nats_do_not_know_each_other() {
 }
 
 #[test]
+fn only_the_cache_of_compiled_components_is_unsafe() {
+    for needle in ["unsafe ", "unsafe_code"] {
+        let found = offenders(needle, |path| path == Path::new("runtime/wasm/cache.rs"));
+        assert_eq!(found, Vec::<String>::new());
+    }
+}
+
+#[test]
 fn no_queue_is_unbounded() {
     assert_eq!(offenders("unbounded", |_| false), Vec::<String>::new());
 }

@@ -13,8 +13,8 @@ use std::{
 };
 
 use pelton::manifest::{
-    Auth, Diagnostics, Http, HttpMode, Loaded, Manifest, Mode, Publish, Runtime, Secret, Start,
-    schema,
+    Auth, Diagnostics, Http, HttpMode, Lambda, LambdaEvent, Loaded, Manifest, Mode, Publish,
+    Runtime, Secret, Start, schema,
 };
 
 /// The environment of every manifest here; nothing else is set.
@@ -143,6 +143,29 @@ fn defaults_are_those_of_the_table() {
     assert_eq!(function.cwd, manifest.dir);
     assert_eq!(function.idle_timeout.as_secs(), 300);
     assert_eq!(function.start_timeout.as_secs(), 30);
+}
+
+#[test]
+fn lambda_is_a_command_or_keys_with_one() {
+    let Loaded { manifest, .. } = valid("lambda.yaml");
+    let lambda = |name: &str| match &manifest.functions[name].runtime {
+        Runtime::Lambda(lambda) => lambda.clone(),
+        other => panic!("{other:?}"),
+    };
+    let words = ["python3", "-m", "awslambdaric", "app.handler"];
+    let short = Lambda {
+        command: words.map(str::to_owned).into(),
+        event: LambdaEvent::Payload,
+        handler: String::new(),
+    };
+    assert_eq!(lambda("short"), short);
+    let bootstrap = folder("valid").join("bootstrap").display().to_string();
+    let long = Lambda {
+        command: vec![bootstrap, "--fast".to_owned()],
+        event: LambdaEvent::CloudEvents,
+        handler: "app.handler".to_owned(),
+    };
+    assert_eq!(lambda("long"), long);
 }
 
 #[test]

@@ -1,5 +1,7 @@
-//! Functions written for other platforms, on the real servers of those platforms. None of them
-//! knows Pelton.
+//! Functions written for other platforms, on the real servers and clients of those platforms. None
+//! of them knows Pelton.
+
+mod lambda;
 
 use std::{
     collections::BTreeSet,
@@ -17,7 +19,10 @@ const EVENTS: usize = 1_000;
 
 /// A program that `make peers` fetches.
 fn peer(path: &str) -> PathBuf {
-    let program = Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools").join(path);
+    present(Path::new(env!("CARGO_MANIFEST_DIR")).join(".tools").join(path))
+}
+
+fn present(program: PathBuf) -> PathBuf {
     assert!(program.exists(), "{} is missing: run `make peers` first", program.display());
     program
 }

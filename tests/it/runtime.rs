@@ -2,10 +2,14 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 
+mod components;
 mod conformance;
 mod faults;
 pub(crate) mod http;
+mod lambda;
 mod starting;
+#[cfg(feature = "wasm")]
+mod wasm;
 
 use std::{
     collections::BTreeMap,
@@ -109,4 +113,19 @@ fn natives() -> Natives {
     let mut natives = Natives::new();
     natives.insert("f", conformance::native);
     natives
+}
+
+#[cfg(not(feature = "wasm"))]
+#[test]
+fn a_build_without_webassembly_says_so() {
+    let component = pelton::manifest::Component {
+        file: components::conform(),
+        allow: pelton::manifest::Allow::default(),
+        instances: pelton::manifest::Instances::Fresh,
+    };
+    let function = function(Runtime::Wasm(component));
+    let metrics = Metrics::new().unwrap().workers("f");
+    let built = build_with(&Launcher::default(), &function, NonZeroUsize::MIN, metrics, &natives());
+    assert!(built.err().unwrap().to_string().contains("built without WebAssembly"));
+    assert_eq!(pelton::runtime::problems(&function).len(), 1);
 }

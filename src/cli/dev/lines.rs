@@ -169,8 +169,10 @@ fn runtime_text(runtime: &Runtime) -> String {
         Runtime::Python(path) => format!("python {}", file(path)),
         Runtime::Node(path) => format!("node {}", file(path)),
         Runtime::Command(command) => format!("command {}", command.join(" ")),
+        Runtime::Lambda(lambda) => format!("lambda {}", lambda.command.join(" ")),
         Runtime::Exec(command) => format!("exec {}", command.join(" ")),
         Runtime::Http(http) => format!("http {}", http.shown()),
+        Runtime::Wasm(component) => format!("wasm {}", file(&component.file)),
         Runtime::Native => "native".to_owned(),
     }
 }

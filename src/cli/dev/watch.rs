@@ -9,7 +9,7 @@ use std::{
 use notify::{Event, EventKind, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 
-use pelton::manifest::{Manifest, Runtime};
+use pelton::manifest::{Lambda, Manifest, Runtime};
 
 /// Editors save in several steps: wait for quiet.
 const QUIET: Duration = Duration::from_millis(150);
@@ -18,10 +18,13 @@ const QUIET: Duration = Duration::from_millis(150);
 pub(super) async fn change(manifest_file: &Path, manifest: &Manifest) {
     let functions = manifest.functions.values().filter_map(|function| match &function.runtime {
         Runtime::Python(path) | Runtime::Node(path) => Some(path.clone()),
-        Runtime::Exec(command) | Runtime::Command(command) => {
+        Runtime::Exec(command)
+        | Runtime::Command(command)
+        | Runtime::Lambda(Lambda { command, .. }) => {
             command.iter().map(|word| function.cwd.join(word)).find(|path| path.is_file())
         }
         Runtime::Http(http) => http.ca_file.clone(),
+        Runtime::Wasm(component) => Some(component.file.clone()),
         Runtime::Native => None,
     });
     let folders: BTreeSet<PathBuf> = functions

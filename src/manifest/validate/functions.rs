@@ -1,5 +1,7 @@
 //! `functions:`
 
+mod wasm;
+
 use std::{
     collections::BTreeMap,
     num::NonZeroUsize,
@@ -8,7 +10,7 @@ use std::{
 
 use super::{entries, named, nats::resolve, non_zero, positive_span, present};
 use crate::manifest::{
-    Function, Runtime, defaults,
+    Function, Lambda, Runtime, defaults,
     leaf::{Count, Flag, Keys, Named, Positive, Size, Text},
     path::Path,
     raw,
@@ -77,13 +79,16 @@ fn function(
     if common.memory_limit == Some(0) {
         report.error(&path.key("memory_limit"), "`memory_limit` must be more than 0");
     }
+    let wasm = wasm::Keys { allow: raw.allow, instance: raw.instance };
     let written = Written {
         run: raw.run,
         command: raw.command,
         exec: raw.exec,
         http: raw.http,
+        lambda: raw.lambda,
         native: raw.native,
         reject_on: raw.reject_on,
+        wasm,
     };
     match runtime(name, written, dir, path, report) {
         Some(runtime) => Function { runtime, ..common },
@@ -97,9 +102,11 @@ struct Written {
     command: Option<Vec<Option<Text>>>,
     exec: Option<Vec<Option<Text>>>,
     http: Option<raw::Http>,
+    lambda: Option<raw::Lambda>,
     native: Option<Flag>,
     /// Of `http` alone.
     reject_on: Option<Vec<Option<Count>>>,
+    wasm: wasm::Keys,
 }
 
 fn runtime(
@@ -114,15 +121,16 @@ fn runtime(
         ("command", written.command.is_some()),
         ("exec", written.exec.is_some()),
         ("http", written.http.is_some()),
+        ("lambda", written.lambda.is_some()),
         ("native", written.native.is_some()),
     ];
     let mut there = keys.iter().filter(|(_, there)| *there).map(|(key, _)| *key);
     let Some(first) = there.next() else {
         report.missing(
             path,
-            &["run", "command", "exec", "http", "native"],
+            &["run", "command", "exec", "http", "lambda", "native"],
             format!("the function {name} says nothing about what runs it"),
-            "add one of `run: file.py`, `command: [...]`, `exec: [...]`, `http: URL`, `native: true`",
+            "add one of `run: file.py`, `command: [...]`, `exec: [...]`, `http: URL`, `lambda: [...]`, `native: true`",
         );
         return None;
     };
@@ -130,13 +138,20 @@ fn runtime(
         report.error_hint(
             &path.key(second),
             format!("`{first}` and `{second}` exclude each other"),
-            "a function has one of run, command, exec, http, native",
+            "a function has one of run, command, exec, http, lambda, native",
         );
     }
     if written.reject_on.is_some() && written.http.is_none() {
         let hint = "only functions with `http` answer with a status: take it out";
         report.error_hint(&path.key("reject_on"), "`reject_on` needs `http`", hint);
     }
+    let Written { run, wasm, .. } = &written;
+    if let Some(Text(file)) = run.as_ref().filter(|Text(file)| wasm::is_component(file)) {
+        let full = resolve(dir, file);
+        exists(&full, file, &path.key("run"), report);
+        return Some(Runtime::Wasm(wasm::component(full, wasm, dir, path, report)));
+    }
+    wasm::refuse(wasm, path, report);
     match written {
         Written { run: Some(Text(file)), .. } => script(&file, dir, &path.key("run"), report),
         Written { command: Some(words), .. } => {
@@ -148,6 +163,7 @@ fn runtime(
         Written { http: Some(http), reject_on, .. } => {
             super::http::http(http, reject_on, dir, path, report)
         }
+        Written { lambda: Some(raw), .. } => lambda(raw, dir, &path.key("lambda"), report),
         Written { native: Some(Flag(false)), .. } => {
             let hint = "write `native: true`, or say what runs the function";
             report.error_hint(&path.key("native"), "`native: false` means nothing", hint);
@@ -157,20 +173,31 @@ fn runtime(
     }
 }
 
+fn lambda(raw: raw::Lambda, dir: &FilePath, path: &Path, report: &mut Report) -> Option<Runtime> {
+    let at = if raw.short { path.clone() } else { path.key("command") };
+    let Some(words) = raw.command else {
+        let hint = "add `command: [\"./bootstrap\"]`, the program with its arguments";
+        report.missing(path, &["command"], "`lambda` needs a command", hint);
+        return None;
+    };
+    let handler = raw.handler.map(|Text(handler)| handler).unwrap_or_default();
+    if handler.contains('\0') {
+        report.error(&path.key("handler"), "`handler` cannot contain a null character");
+    }
+    let command = program(words, dir, &at, report)?;
+    let event = raw.event.unwrap_or_default();
+    Some(Runtime::Lambda(Lambda { command, event, handler }))
+}
+
 fn script(file: &str, dir: &FilePath, path: &Path, report: &mut Report) -> Option<Runtime> {
     let full = resolve(dir, file);
     let kind: fn(PathBuf) -> Runtime = match full.extension().and_then(|kind| kind.to_str()) {
         Some("py") => Runtime::Python,
         Some("js" | "mjs") => Runtime::Node,
-        Some("wasm") => {
-            let hint = "this version runs .py, .js and .mjs files, and any program with `command` or `exec`";
-            report.error_hint(path, format!("not yet: `{file}` (WebAssembly functions)"), hint);
-            return None;
-        }
         _ => {
             report.error_hint(
                 path,
-                format!("`{file}` is no file that `run` knows: .py, .js or .mjs"),
+                format!("`{file}` is no file that `run` knows: .py, .js, .mjs or .wasm"),
                 "run other programs with `command: [...]` or `exec: [...]`",
             );
             return None;

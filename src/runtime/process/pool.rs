@@ -153,6 +153,19 @@ impl Pool {
         }
     }
 
+    /// The call of a worker that has one slot and asks for it: it has begun with that.
+    pub(super) fn take(&self, name: u64) -> Option<(u64, Arc<Call>)> {
+        let now = Instant::now();
+        let mut roster = self.lock();
+        let desk = &mut roster.member(name)?.desk;
+        let mut taken = None;
+        desk.send(now, |number, _, call| taken = Some((number, call)));
+        if let Some((number, _)) = &taken {
+            desk.begun(*number, now);
+        }
+        taken
+    }
+
     /// Replies of the worker, all of one read.
     ///
     /// # Errors

@@ -8,6 +8,7 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::net::UnixStream as Blocking,
     },
+    path::Path,
     sync::OnceLock,
     time::Instant,
 };
@@ -31,7 +32,10 @@ use super::{
     page::Page,
     pool::{Plan, Pool},
 };
-use crate::runtime::logs::{Tail, lines};
+use crate::runtime::{
+    lambda::{Shape, api::Api},
+    logs::{Tail, lines},
+};
 
 /// What is read at once.
 const READ: usize = 128 * 1024;
@@ -49,6 +53,14 @@ pub(super) enum Said {
     Nonsense(String),
 }
 
+/// What is talked over.
+pub(super) enum Line<'a> {
+    /// Frames.
+    Socket(UnixStream),
+    /// The worker asks, and events have this shape.
+    Api(Api, &'a Shape),
+}
+
 /// One side of the conversation, ours.
 pub(super) struct Talk<'a> {
     pub(super) spec: &'a Spec,
@@ -64,14 +76,21 @@ pub(super) struct Talk<'a> {
     pub(super) hung_up: CancellationToken,
     /// To be cancelled when the worker shall end once it has answered what it has.
     pub(super) eof: CancellationToken,
-    plan: &'a Plan,
+    /// To be cancelled once the worker has ended.
+    pub(super) ended: CancellationToken,
+    pub(super) plan: &'a Plan,
     began: Instant,
 }
 
 /// Sends the first frame, the started page with it.
-pub(super) fn greet(socket: OwnedFd, spec: &Spec, page: Option<&Page>) -> io::Result<UnixStream> {
+pub(super) fn greet(
+    socket: OwnedFd,
+    spec: &Spec,
+    file: Option<&Path>,
+    page: Option<&Page>,
+) -> io::Result<UnixStream> {
     let slots = spec.limits.slots;
-    let init = Outbox::init(&spec.function, spec.file.as_deref(), slots, page.is_some());
+    let init = Outbox::init(&spec.function, file, slots, page.is_some());
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut rights = SendAncillaryBuffer::new(&mut space);
     let page = page.map(|page| [page.file().as_fd()]);
@@ -105,22 +124,23 @@ impl<'a> Talk<'a> {
             said: OnceLock::new(),
             hung_up: CancellationToken::new(),
             eof: CancellationToken::new(),
+            ended: CancellationToken::new(),
             plan,
             began,
         }
     }
 
-    /// Talks until socket and pipes are closed on both sides.
+    /// Talks until line and pipes are closed on both sides.
     pub(super) async fn run(
         &self,
-        stream: UnixStream,
+        line: Line<'_>,
         (out, err): (Option<ChildStdout>, Option<ChildStderr>),
     ) {
-        let (reader, writer) = stream.into_split();
-        let reading = async {
-            let said = self.read(reader).await;
-            self.said.get_or_init(|| said);
-            self.hung_up.cancel();
+        let talking = async {
+            match line {
+                Line::Socket(stream) => self.exchange_frames(stream).await,
+                Line::Api(api, shape) => self.answer_questions(api, shape).await,
+            }
         };
         let out = async {
             if let Some(out) = out {
@@ -133,7 +153,22 @@ impl<'a> Talk<'a> {
             }
         };
         // What was printed before a reply was sent is read before it, and so gets its event's id.
-        tokio::join!(biased; out, err, reading, self.write(writer));
+        tokio::join!(biased; out, err, talking);
+    }
+
+    async fn exchange_frames(&self, stream: UnixStream) {
+        let (reader, writer) = stream.into_split();
+        let reading = async {
+            let said = self.read(reader).await;
+            self.hang_up(said);
+        };
+        tokio::join!(biased; reading, self.write(writer));
+    }
+
+    /// There is nothing more to hear.
+    pub(super) fn hang_up(&self, said: Said) {
+        self.said.get_or_init(|| said);
+        self.hung_up.cancel();
     }
 
     async fn read(&self, mut reader: OwnedReadHalf) -> Said {
@@ -172,7 +207,7 @@ impl<'a> Talk<'a> {
         }
     }
 
-    fn heed(&self, word: Word) {
+    pub(super) fn heed(&self, word: Word) {
         let name = self.plan.worker;
         match word {
             Word::Ready => {
@@ -221,7 +256,7 @@ impl<'a> Talk<'a> {
         }
     }
 
-    fn log(&self, level: &str, message: &str, number: Option<u64>) {
+    pub(super) fn log(&self, level: &str, message: &str, number: Option<u64>) {
         let function = self.spec.function.as_str();
         let begun = match (number, self.page) {
             (None, Some(page)) => page.read(),

@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    path::Path,
     pin::{Pin, pin},
     process::{ExitStatus, Stdio},
     sync::Arc,
@@ -10,18 +11,20 @@ use std::{
 
 use futures_util::future::{Fuse, FusedFuture, FutureExt};
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
-use tokio::net::UnixStream;
 use tracing::{debug, info, warn};
 
 use super::{
-    Spec,
+    Spec, Wire,
     page::Page,
     pool::{Death, Order, Plan, Pool},
-    talk::{Said, Talk, greet},
+    talk::{Line, Said, Talk, greet},
 };
 use crate::{
     metrics::WorkerGuard,
-    runtime::launch::{Process, describe},
+    runtime::{
+        lambda::api::Api,
+        launch::{Process, describe},
+    },
 };
 
 /// How long a worker may take to end by itself once it was asked to.
@@ -41,9 +44,9 @@ pub(super) async fn run(spec: Arc<Spec>, pool: Arc<Pool>, plan: Plan) {
     }
     let began = Instant::now();
     let death = match Worker::launch(&spec).await {
-        Ok((worker, stream)) => {
+        Ok((worker, line)) => {
             grave.page.clone_from(&worker.page);
-            worker.serve(&grave.pool, &plan, began, stream).await
+            worker.serve(&grave.pool, &plan, began, line).await
         }
         Err(err) => Death::NotStarted(format!("cannot start a worker: {err}")),
     };
@@ -82,7 +85,26 @@ struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    async fn launch(spec: &'a Spec) -> io::Result<(Self, UnixStream)> {
+    async fn launch(spec: &'a Spec) -> io::Result<(Self, Line<'a>)> {
+        match &spec.wire {
+            Wire::Frames { file } => Self::launch_with_socket(spec, file.as_deref()).await,
+            Wire::Lambda(shape) => {
+                let api = Api::open().await?;
+                let env = api.environment();
+                let process = spec.launcher.spawn(&spec.program, &env, Stdio::null()).await?;
+                Ok((Self::new(spec, process, None), Line::Api(api, shape)))
+            }
+        }
+    }
+
+    fn new(spec: &'a Spec, process: Process, page: Option<Arc<Page>>) -> Self {
+        Self { spec, process, page, _running: spec.metrics.running() }
+    }
+
+    async fn launch_with_socket(
+        spec: &'a Spec,
+        file: Option<&Path>,
+    ) -> io::Result<(Self, Line<'a>)> {
         let page = Page::create(spec.limits.slots).map(Arc::new);
         if let Err(err) = &page {
             debug!(%err, "no started page: workers must tell what they have begun");
@@ -94,23 +116,17 @@ impl<'a> Worker<'a> {
             SocketFlags::CLOEXEC,
             None,
         )?;
-        let stream = greet(ours, spec, page.as_deref())?;
+        let stream = greet(ours, spec, file, page.as_deref())?;
         let process = spec.launcher.spawn(&spec.program, &[], Stdio::from(theirs)).await?;
-        Ok((Self { spec, process, page, _running: spec.metrics.running() }, stream))
+        Ok((Self::new(spec, process, page), Line::Socket(stream)))
     }
 
-    async fn serve(
-        mut self,
-        pool: &Pool,
-        plan: &Plan,
-        began: Instant,
-        stream: UnixStream,
-    ) -> Death {
+    async fn serve(mut self, pool: &Pool, plan: &Plan, began: Instant, line: Line<'_>) -> Death {
         let pipes = (self.process.child.stdout.take(), self.process.child.stderr.take());
         let token = self.process.token().to_owned();
         let talk = Talk::new(self.spec, pool, plan, began, self.page.as_deref(), &token);
-        let process = &mut self.process;
-        let mut talking = pin!(talk.run(stream, pipes).fuse());
+        let (spec, process) = (self.spec, &mut self.process);
+        let mut talking = pin!(talk.run(line, pipes).fuse());
         let order = beside(talking.as_mut(), async {
             tokio::select! {
                 _ = process.child.wait() => None,
@@ -126,13 +142,22 @@ impl<'a> Worker<'a> {
         let mut lingers = false;
         if order != Some(Order::Kill) && !nonsense() {
             // Its own exit status tells more than a kill would.
-            let wait = tokio::time::timeout(GRACE, process.child.wait());
-            lingers = beside(talking.as_mut(), wait).await.is_err();
+            let asked = order == Some(Order::Close) && matches!(spec.wire, Wire::Lambda(_));
+            let ended = async {
+                if asked {
+                    // The Runtime API has no word for it.
+                    talk.hung_up.cancelled().await;
+                    process.terminate();
+                }
+                process.child.wait().await
+            };
+            lingers = beside(talking.as_mut(), tokio::time::timeout(GRACE, ended)).await.is_err();
         }
         pool.doom(plan.worker);
         process.kill();
         let status = beside(talking.as_mut(), process.ended()).await;
         talk.eof.cancel();
+        talk.ended.cancel();
         if !talking.is_terminated() && tokio::time::timeout(REST, &mut talking).await.is_err() {
             debug!(function = %self.spec.function, "something outlives a worker and holds its pipes");
         }

@@ -6,13 +6,13 @@ use bytes::Bytes;
 use pelton::{
     event::{Cause, Event, Headers, Outgoing, State, Verdict},
     handler::{Call, Fault, Handler, Reply},
-    manifest::Runtime,
+    manifest::{Allow, Component, Instances, Runtime},
 };
 use serde_json::{Value, json};
 
-use super::{LONG, SHORT, call, done, fixture, function, handler, http::Server, plain};
+use super::{LONG, SHORT, call, components, done, fixture, function, handler, http::Server, plain};
 
-use Kind::{Async, Command, Exec, Http, Native, Node, Python};
+use Kind::{Async, Command, Exec, Http, Lambda, Native, Node, Python, Wasm};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -23,15 +23,23 @@ enum Kind {
     Async,
     Node,
     Http,
+    Lambda,
+    Wasm,
 }
 
-const ALL: &[Kind] = &[Native, Exec, Command, Python, Async, Node, Http];
-const WORKERS: &[Kind] = &[Command, Python, Async, Node];
-const PROCESSES: &[Kind] = &[Exec, Command, Python, Async, Node];
+const ALL: &[Kind] = &[Native, Exec, Command, Python, Async, Node, Http, Lambda, Wasm];
+const WORKERS: &[Kind] = &[Command, Python, Async, Node, Lambda];
+const PROCESSES: &[Kind] = &[Exec, Command, Python, Async, Node, Lambda];
 /// What can say more than a program with a standard output and an exit code.
-const RICH: &[Kind] = &[Native, Command, Python, Async, Node];
+const RICH: &[Kind] = &[Native, Command, Python, Async, Node, Wasm];
+/// What keeps the state of a key, and tells an answer that is none.
+const TYPED: &[Kind] = &[Command, Python, Async, Node, Wasm];
+/// What can answer with several events of its own making.
+const MANY: &[Kind] = &[Native, Command, Python, Async, Node, Lambda, Wasm];
+/// What sees a header.
+const HEADER: &[Kind] = &[Native, Exec, Command, Python, Async, Node, Http, Wasm];
 /// What sees every value of a repeated header.
-const HEADERS: &[Kind] = &[Native, Command, Python, Async, Node, Http];
+const HEADERS: &[Kind] = &[Native, Command, Python, Async, Node, Http, Wasm];
 
 struct Case {
     subject: &'static str,
@@ -82,7 +90,7 @@ fn verdicts() -> Vec<Case> {
         case("echo", ALL, Expected::Reply(done(&["payload"]))),
         case("meta", ALL, Expected::Reply(done(&["ORDERS:12 meta 3"]))),
         case("cloud", &[Exec], Expected::Reply(done(&["ORDERS:12 cloud nats://ORDERS"]))),
-        case("several", RICH, Expected::Reply(several)),
+        case("several", MANY, Expected::Reply(several)),
         case("retry", ALL, Expected::Retry { about: "boom ü" }),
         case("retry after", RICH, Expected::Reply(Ok(Reply::one(later)))),
         case("reject", ALL, Expected::Reject { about: "never", cause: Cause::Rejected }),
@@ -96,7 +104,7 @@ fn verdicts() -> Vec<Case> {
         Case { data: big(), ..case("nothing", ALL, Expected::Reply(done(&[]))) },
         Case {
             headers: greeting().into_iter().collect(),
-            ..case("header", ALL, Expected::Reply(done(&["grüße 🚀"])))
+            ..case("header", HEADER, Expected::Reply(done(&["grüße 🚀"])))
         },
         Case {
             headers: repeated().into_iter().collect(),
@@ -109,16 +117,17 @@ fn faults() -> Vec<Case> {
     let timeout = || Expected::Reply(Err(Fault::Timeout(SHORT)));
     vec![
         Case { timeout: SHORT, ..case("hang", ALL, timeout()) },
-        Case { timeout: SHORT, ..case("spin", WORKERS, timeout()) },
+        Case { timeout: SHORT, ..case("spin", TYPED, timeout()) },
         case("crash", WORKERS, Expected::Crash { about: "exit 3" }),
         case("crash", &[Native], Expected::Crash { about: "panicked: boom" }),
+        case("crash", &[Wasm], Expected::Crash { about: "unreachable" }),
         case("signal", PROCESSES, Expected::Crash { about: "SIGABRT" }),
         case("crash", &[Http], Expected::Crash { about: "closed before" }),
-        case("bad reply", WORKERS, Expected::BadReply),
+        case("bad reply", TYPED, Expected::BadReply),
         case("bad reply", &[Http], Expected::BadReply),
-        case("no verdict", &[Command], Expected::BadReply),
+        case("no verdict", &[Command, Wasm], Expected::BadReply),
         case("wrong size", &[Command], Expected::BadReply),
-        case("two verdicts", &[Command], Expected::BadReply),
+        case("two verdicts", &[Command, Wasm], Expected::BadReply),
         case("nonsense", &[Command], Expected::Crash { about: "a frame" }),
         case("nobody's", &[Command], Expected::Crash { about: "does not have" }),
         case("unavailable", &[Exec], Expected::Unavailable),
@@ -173,6 +182,12 @@ fn runtime(kind: Kind, server: &Server) -> Runtime {
         Async => Runtime::Python(fixture("conform_async.py")),
         Node => Runtime::Node(fixture("conform.mjs")),
         Http => server.runtime(),
+        Wasm => Runtime::Wasm(Component {
+            file: components::conform(),
+            allow: Allow::default(),
+            instances: Instances::Fresh,
+        }),
+        Lambda => super::lambda::runtime(),
     }
 }
 
@@ -185,7 +200,7 @@ async fn conforms(kind: Kind) {
         }
     }
     takes_a_list(&*handler, kind).await;
-    if WORKERS.contains(&kind) {
+    if TYPED.contains(&kind) {
         keeps_state(&*handler, kind).await;
     }
     handler.stop().await;
@@ -270,4 +285,15 @@ async fn node_functions_conform() {
 #[tokio::test]
 async fn http_functions_conform() {
     conforms(Http).await;
+}
+
+#[cfg(feature = "wasm")]
+#[tokio::test]
+async fn components_conform() {
+    conforms(Wasm).await;
+}
+
+#[tokio::test]
+async fn lambda_functions_conform() {
+    conforms(Lambda).await;
 }

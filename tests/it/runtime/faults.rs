@@ -26,7 +26,7 @@ fn command() -> Runtime {
 }
 
 /// The reply to each call, all in flight together.
-async fn together(handler: &dyn Handler, calls: Vec<Call>) -> Vec<Result<Reply, Fault>> {
+pub(crate) async fn together(handler: &dyn Handler, calls: Vec<Call>) -> Vec<Result<Reply, Fault>> {
     let calls = calls.into_iter().map(|call| handler.call(call));
     join_all(calls).await.into_iter().map(plain).collect()
 }
@@ -232,7 +232,7 @@ impl std::io::Write for Log {
     }
 }
 
-fn pid(reply: &Reply) -> String {
+pub(crate) fn pid(reply: &Reply) -> String {
     match reply.verdicts.first() {
         Some(pelton::event::Verdict::Done(outputs)) => {
             String::from_utf8(outputs[0].data.to_vec()).unwrap()
@@ -242,7 +242,7 @@ fn pid(reply: &Reply) -> String {
 }
 
 /// Waits until there is no such process, or only its zombie.
-async fn ended(pid: &str) {
+pub(crate) async fn ended(pid: &str) {
     tokio::time::timeout(LONG, gone(pid)).await.unwrap();
 }
 

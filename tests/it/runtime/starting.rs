@@ -9,7 +9,7 @@ use pelton::{
 
 use super::{call, done, folder, function, handler, plain};
 
-fn unavailable(said: Result<Reply, Fault>, about: &str) {
+pub(crate) fn unavailable(said: Result<Reply, Fault>, about: &str) {
     match said {
         Err(Fault::Unavailable(reason)) if reason.contains(about) => {}
         other => panic!("expected unavailable, {about}: {other:?}"),

@@ -1,0 +1,232 @@
+//! Functions that are WebAssembly components: isolated from the runner and from each other, with
+//! nothing but what the manifest grants.
+//!
+//! Each call gets an instance of its own, made in microseconds from a pool, unless the manifest
+//! asks for instances to be used again.
+
+mod cache;
+mod fault;
+mod guest;
+mod host;
+mod inspect;
+mod world;
+
+use std::{
+    fs,
+    num::NonZeroUsize,
+    path::Path,
+    sync::{Arc, Mutex, PoisonError},
+    time::Instant,
+};
+
+use tokio::sync::{OnceCell, OwnedSemaphorePermit};
+use tracing::{debug, info};
+use wasmtime::Store;
+
+use self::{
+    guest::{Guest, Spec},
+    host::{Expected, Host},
+    inspect::Face,
+    world::{CallError, Instance, Prepared, World},
+};
+use crate::{
+    event::EventId,
+    handler::{BoxFuture, Call, Fault, Handler, Reply},
+    manifest::{Component, Function, Instances, defaults},
+};
+
+/// The most bytes that a component may hand over at once, as in `exec`.
+const OUTPUT_MAX: usize = 64 << 20;
+
+/// What keeps a component from being run, each in a sentence. A file that is not there yet is none.
+pub(super) fn problems(file: &Path) -> Vec<String> {
+    match fs::read(file) {
+        Ok(bytes) => face(&bytes).err().unwrap_or_default(),
+        Err(_) => Vec::new(),
+    }
+}
+
+fn face(bytes: &[u8]) -> Result<World, Vec<String>> {
+    let face = Face::read(bytes).map_err(|why| vec![why])?;
+    let mut problems: Vec<String> =
+        face.ungranted().map(|name| format!("it imports `{name}`, which is not granted")).collect();
+    let world = World::of(&face);
+    if world.is_none() {
+        problems.push("it does not export `pelton:event/handler@0.1.0`".to_owned());
+    }
+    world.filter(|_| problems.is_empty()).ok_or(problems)
+}
+
+/// A component and the instances of it that are kept.
+pub(super) struct Wasm {
+    component: Component,
+    spec: Arc<Spec>,
+    concurrency: usize,
+    loaded: OnceCell<Loaded>,
+    kept: Mutex<Vec<Live>>,
+}
+
+struct Loaded {
+    prepared: Prepared,
+    share: Expected,
+}
+
+/// An instance with its store.
+struct Live {
+    store: Store<Guest>,
+    instance: Instance,
+    calls: u64,
+    born: Instant,
+    /// Its place among those that are kept, while it is.
+    place: Option<OwnedSemaphorePermit>,
+}
+
+impl Wasm {
+    pub(super) fn new(
+        function: &Function,
+        component: &Component,
+        concurrency: NonZeroUsize,
+    ) -> Self {
+        let mut config = function.env.clone();
+        for name in &component.allow.env {
+            if let Ok(value) = std::env::var(name) {
+                config.entry(name.clone()).or_insert(value);
+            }
+        }
+        let spec = Spec {
+            function: function.name.clone(),
+            config,
+            dirs: component.allow.dirs.clone(),
+            memory_limit: function.memory_limit.unwrap_or(defaults::WASM_MEMORY),
+        };
+        Self {
+            component: component.clone(),
+            spec: Arc::new(spec),
+            concurrency: concurrency.get(),
+            loaded: OnceCell::new(),
+            kept: Mutex::default(),
+        }
+    }
+
+    async fn loaded(&self) -> Result<&Loaded, Fault> {
+        self.loaded.get_or_try_init(|| self.load()).await.map_err(Fault::Unavailable)
+    }
+
+    async fn load(&self) -> Result<Loaded, String> {
+        let (file, dirs) = (self.component.file.clone(), self.spec.dirs.clone());
+        let (spec, concurrency) = (Arc::clone(&self.spec), self.concurrency);
+        let share = move |host: &Arc<Host>| host.expect(&spec.function, concurrency);
+        let began = Instant::now();
+        let loaded = tokio::task::spawn_blocking(move || {
+            let missing = dirs.iter().find(|(_, folder)| !folder.is_dir());
+            match missing {
+                Some((name, _)) => Err(format!("there is no folder `{name}`, which it may read")),
+                None => load(&file, share).map_err(|why| format!("{}: {why}", file.display())),
+            }
+        });
+        let loaded = loaded.await.map_err(|err| format!("loading broke off: {err}"))??;
+        info!(function = self.spec.function, took = ?began.elapsed(), "loaded a component");
+        Ok(loaded)
+    }
+
+    async fn instance(&self, loaded: &Loaded, event: &EventId) -> Result<Live, Fault> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        if let Some(mut live) = kept.filter(|live| self.may_live(live)) {
+            live.place = None;
+            live.store.data_mut().begin(event.clone());
+            return Ok(live);
+        }
+        let mut store =
+            Store::new(&loaded.share.host.engine, Guest::new(&self.spec, event.clone()));
+        store.limiter(|guest| &mut guest.memory);
+        store.set_hostcall_fuel(OUTPUT_MAX);
+        store.set_epoch_deadline(1);
+        // Lets others run; the timeout around the call is what ends it.
+        store.epoch_deadline_async_yield_and_update(1);
+        let instance = loaded.prepared.instantiate(&mut store).await;
+        let instance = instance.map_err(|err| fault::starting(&err))?;
+        Ok(Live { store, instance, calls: 0, born: Instant::now(), place: None })
+    }
+
+    fn may_live(&self, live: &Live) -> bool {
+        match self.component.instances {
+            Instances::Fresh => false,
+            Instances::Reuse { max_events, max_age } => {
+                live.calls < max_events.get() && live.born.elapsed() < max_age
+            }
+        }
+    }
+
+    /// Only an instance that answered as it should is used again.
+    fn keep(&self, loaded: &Loaded, mut live: Live) {
+        if self.may_live(&live) {
+            live.place = Arc::clone(&loaded.share.host.kept).try_acquire_owned().ok();
+            if live.place.is_some() {
+                self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(live);
+            }
+        }
+    }
+
+    async fn run(&self, loaded: &Loaded, call: &Call) -> Result<Reply, Fault> {
+        let mut live = self.instance(loaded, &call.events.first.id).await?;
+        live.calls += call.events.len() as u64;
+        match live.instance.call(&mut live.store, call).await {
+            Ok(reply) => {
+                self.keep(loaded, live);
+                Ok(reply)
+            }
+            Err(CallError::BadReply(why)) => Err(Fault::BadReply(why)),
+            Err(CallError::Broken(err)) => Err(fault::running(&err)),
+        }
+    }
+}
+
+fn load(file: &Path, share: impl FnOnce(&Arc<Host>) -> Expected) -> Result<Loaded, String> {
+    let bytes = fs::read(file).map_err(|err| err.to_string())?;
+    let world = face(&bytes).map_err(|problems| problems.join("; "))?;
+    let load = || {
+        let host = Host::shared()?;
+        let one_at_a_time = host.compiling.lock().unwrap_or_else(PoisonError::into_inner);
+        let component = cache::compile(&host.engine, &bytes)?;
+        drop(one_at_a_time);
+        let prepared = world.prepare(host.linker.instantiate_pre(&component)?)?;
+        Ok(Loaded { prepared, share: share(&host) })
+    };
+    load().map_err(|err: wasmtime::Error| format!("{err:#}"))
+}
+
+impl Handler for Wasm {
+    fn call(&self, call: Call) -> BoxFuture<'_, Result<Reply, Fault>> {
+        Box::pin(async move {
+            let loaded = self.loaded().await?;
+            let room = loaded.share.host.running.acquire().await;
+            let _room = room.map_err(|_| Fault::Unavailable("the engine has ended".to_owned()))?;
+            let _ticking = loaded.share.host.ticking();
+            let ran = tokio::time::timeout(call.timeout, self.run(loaded, &call)).await;
+            ran.unwrap_or(Err(Fault::Timeout(call.timeout)))
+        })
+    }
+
+    /// Loads the component and makes an instance, so that one that cannot be made is known before
+    /// an event arrives.
+    fn start(&self) -> BoxFuture<'_, Result<(), Fault>> {
+        Box::pin(async move {
+            let loaded = self.loaded().await?;
+            let room = loaded.share.host.running.acquire().await;
+            let _room = room.map_err(|_| Fault::Unavailable("the engine has ended".to_owned()))?;
+            let _ticking = loaded.share.host.ticking();
+            let nobody = EventId { stream: "".into(), sequence: 0 };
+            let live = self.instance(loaded, &nobody).await?;
+            self.keep(loaded, live);
+            Ok(())
+        })
+    }
+
+    fn stop(&self) -> BoxFuture<'_, ()> {
+        Box::pin(async {
+            let kept =
+                std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
+            debug!(function = self.spec.function, instances = kept.len(), "ended");
+        })
+    }
+}
