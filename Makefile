@@ -30,8 +30,26 @@ help: ## this list
 setup: need-python ## fetch the pinned nats-server into .tools/ (hash checked; PELTON_NATS_SERVER=path uses yours)
 	@$(PYTHON) tools/fetch.py nats-server
 
+# The wasm function of the shop, from its source.
+COMPONENTIZE = .tools/guests/node_modules/.bin/componentize-qjs --wit functions/wit -n function --sync --stub-wasi
+
+.PHONY: shop
+shop: need-python need-node functions/invoice/invoice.wasm ## build the parts of the example shop that are compiled: functions/invoice/invoice.wasm
+
+functions/invoice/invoice.wasm: functions/invoice/invoice.js functions/wit/event.wit tools/guests/package-lock.json
+	@$(PYTHON) tools/fetch.py guests
+	$(COMPONENTIZE) --js $< -o $@
+
+# A guest that its own documentation builds, called by the test that is ignored otherwise.
+.PHONY: guests
+guests: need-rust need-python need-node ## build the example component in JavaScript and run its test
+	@$(PYTHON) tools/fetch.py guests
+	mkdir -p target/guests
+	$(COMPONENTIZE) --js functions/wit/examples/ship.js -o target/guests/ship-js.wasm
+	$(CARGO) test $(LOCKED) --test it -- --ignored a_component_in_javascript
+
 .PHONY: demo
-demo: need-rust need-node setup ## the example shop on a private server, until Ctrl-C; ONCE=1 ends after its flows ended
+demo: need-rust need-node setup shop ## the example shop on a private server, until Ctrl-C; ONCE=1 ends after its flows ended
 	$(call say,building pelton and the shop (the first time takes a few minutes))
 	$(CARGO) build $(LOCKED) --bins --example shop
 	$(call say,running the shop)
@@ -51,7 +69,7 @@ peer-lambda-node: need-python need-node ## build AWS Lambda's client for Node (t
 	$(CARGO) test $(LOCKED) --test it -- --ignored aws_lambda_ric_for_node
 
 .PHONY: test
-test: need-rust need-node setup peers ## every test: Rust against a real nats-server, then the Python and Node shims
+test: need-rust need-node setup shop peers ## every test: Rust against a real nats-server, then the Python and Node shims
 	$(call say,cargo test (the first time takes a few minutes to build))
 	$(CARGO) test $(LOCKED) --no-fail-fast
 	$(call say,tests of the shims)

@@ -2,12 +2,13 @@
 """Puts what the Makefile's targets need into .tools/: once, by pinned hash, nothing outside.
 
     fetch.py nats-server    the server that tests and demo run, pinned in nats-server.txt
+    fetch.py guests         what makes WebAssembly components of JavaScript, pinned in guests/
     fetch.py venv           Python packages of the checks, pinned in requirements.txt
     fetch.py peers          what runs the functions of others in the tests, pinned in peers/
     fetch.py peer-lambda-node   the same for AWS Lambda's client for Node, which is built
 
-Needs Python 3.8 or later with pip or venv; `peers` needs 3.11 and Node.js with npm, the last one a
-C++ compiler too.
+Needs Python 3.8 or later with pip or venv; `guests` needs Node.js with npm, `peers` Python 3.11 too, and
+the last one a C++ compiler.
 """
 
 import hashlib
@@ -28,6 +29,7 @@ PEERS = ROOT / "tools" / "peers"
 PEERS_PYTHON = TOOLS / "peers-python"
 PEERS_NODE = TOOLS / "peers-node"
 PEERS_LAMBDA = TOOLS / "peers-lambda"
+GUESTS = TOOLS / "guests"
 SERVER = TOOLS / ("nats-server.exe" if os.name == "nt" else "nats-server")
 PIP_OPTIONS = ["--quiet", "--disable-pip-version-check", "--no-input", "--require-hashes"]
 
@@ -37,7 +39,7 @@ class Problem(Exception):
 
 
 def main(arguments):
-    actions = {"nats-server": fetch_nats_server, "venv": fetch_venv, "peers": fetch_peers, "peer-lambda-node": fetch_peer_lambda_node}
+    actions = {"nats-server": fetch_nats_server, "guests": fetch_guests, "venv": fetch_venv, "peers": fetch_peers, "peer-lambda-node": fetch_peer_lambda_node}
     if len(arguments) != 1 or arguments[0] not in actions:
         print(__doc__, file=sys.stderr)
         return 2
@@ -103,6 +105,10 @@ def fetch_venv():
     print(f"python packages of the checks: {shown(VENV)}")
 
 
+def fetch_guests():
+    fetch_modules("what makes components of JavaScript (38 MB)", ROOT / "tools" / "guests", GUESTS, ["--ignore-scripts"])
+
+
 def fetch_peers():
     pins = PEERS / "requirements.txt"
     state = f"{sys.version}\n{hashlib.sha256(pins.read_bytes()).hexdigest()}\n"
@@ -136,18 +142,19 @@ def fetch_modules(what, pins, folder, options):
         npm = shutil.which("npm")
         if npm is None:
             raise Problem("npm is missing: install it (Debian: apt-get install npm)")
-        say(f"peers: installing {what} from npm")
+        say(f"npm: installing {what}")
         shutil.rmtree(folder, ignore_errors=True)
         ensure_tools()
         folder.mkdir()
         for file in (pins / "package.json", lock):
             shutil.copy(file, folder)
         command = [npm, "ci", *options, "--no-audit", "--no-fund", "--loglevel=error"]
+        # The scripts of one of them need a cmake, which came with the packages for Python.
         path = f"{venv_python(PEERS_PYTHON).parent}{os.pathsep}{os.environ['PATH']}"
         if subprocess.run(command, cwd=folder, env={**os.environ, "PATH": path}).returncode != 0:
             raise Problem("npm could not fetch or build what is pinned; its words are above")
         stamp.write_text(state)
-    print(f"peers in Node: {shown(folder)}")
+    print(f"packages of Node: {shown(folder)}")
 
 
 def pip(arguments):

@@ -35,6 +35,10 @@ pub(crate) enum What {
     Reserved { warehouse: String },
     /// `shipments.created`.
     Shipped { from: String },
+    /// `invoices.issued`.
+    Invoiced { number: String },
+    /// `notices.sent`.
+    Notified { text: String },
     /// A function gave it up.
     DeadLetter { binding: String, reason: String, attempts: String, error: String },
 }
@@ -52,6 +56,8 @@ impl fmt::Display for What {
             Self::Paid { attempt } => write!(f, "paid (attempt {attempt})"),
             Self::Reserved { warehouse } => write!(f, "reserved in the {warehouse} warehouse"),
             Self::Shipped { from } => write!(f, "shipped from {from}"),
+            Self::Invoiced { number } => write!(f, "invoice {number}"),
+            Self::Notified { text } => write!(f, "customer told: {text}"),
             Self::DeadLetter { binding, reason, attempts, error } => {
                 write!(f, "dead letter of {binding}: {reason} at attempt {attempts}: {error}")
             }
@@ -111,6 +117,8 @@ fn event(subject: &str, data: &Value) -> Result<What> {
         }
         "stock.reserved" => Ok(What::Reserved { warehouse: text("warehouse")? }),
         "shipments.created" => Ok(What::Shipped { from: text("from")? }),
+        "invoices.issued" => Ok(What::Invoiced { number: text("number")? }),
+        "notices.sent" => Ok(What::Notified { text: text("text")? }),
         other => anyhow::bail!("an event that the shop does not know: {other}"),
     }
 }

@@ -20,6 +20,7 @@ pub(crate) struct Order {
 /// How a flow ends.
 #[derive(Debug, Clone, Copy)]
 enum End {
+    /// And its customer was told, and has an invoice.
     Shipped,
     DeadLetters(usize),
 }
@@ -74,7 +75,10 @@ impl Orders {
     /// Whether every order has come to the end it was expected to come to.
     pub(crate) fn ended(&self) -> bool {
         SAMPLES.iter().all(|order| match order.end {
-            End::Shipped => self.of(order).any(|what| matches!(what, What::Shipped { .. })),
+            End::Shipped => {
+                self.of(order).any(|what| matches!(what, What::Invoiced { .. }))
+                    && self.of(order).any(|what| matches!(what, What::Notified { .. }))
+            }
             End::DeadLetters(count) => self.letters(order).count() >= count,
         })
     }

@@ -5,6 +5,8 @@
 mod components;
 mod conformance;
 mod faults;
+#[cfg(feature = "wasm")]
+mod guests;
 pub(crate) mod http;
 mod lambda;
 mod starting;

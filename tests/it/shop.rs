@@ -30,6 +30,8 @@ async fn order(streams: &Streams, id: &str, card: &str) {
 /// declined card and the broken order are dead letters.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_order_comes_to_its_end() {
+    let component = example("invoice/invoice.wasm");
+    assert!(Path::new(&component).exists(), "{component} is missing: run `make shop` first");
     let server = NatsServer::start().await;
     let streams = server.streams().await;
     let site = Site::new();
@@ -56,20 +58,30 @@ async fn each_order_comes_to_its_end() {
     ];
     assert_eq!(letters, expected.map(|(subject, reason)| (subject.to_owned(), reason.to_owned())));
 
-    // 20 payments, 21 reservations, 20 shipments.
-    streams.wait_count("SHOP", 61).await;
+    // 20 payments, 21 reservations, 20 shipments, invoices and notices.
+    streams.wait_count("SHOP", 101).await;
     runner.metric("consumer_pending", &[], |pending| pending == 0.0).await;
     let mut shipped: BTreeMap<String, u32> = BTreeMap::new();
+    let mut invoiced: BTreeMap<String, u32> = BTreeMap::new();
     for message in streams.read("SHOP").await {
-        if message.subject.as_str() == "shipments.created" {
-            let shipment: serde_json::Value =
-                serde_json::from_slice(&message.payload).expect("a shipment is JSON");
-            assert_eq!(shipment["from"], "north");
-            *shipped.entry(shipment["orderId"].as_str().unwrap().to_owned()).or_default() += 1;
+        let said: serde_json::Value =
+            serde_json::from_slice(&message.payload).expect("what functions say is JSON");
+        let order = said["orderId"].as_str().expect("an order").to_owned();
+        match message.subject.as_str() {
+            "shipments.created" => {
+                assert_eq!(said["from"], "north");
+                *shipped.entry(order).or_default() += 1;
+            }
+            "invoices.issued" => {
+                assert_eq!(said["net"], 747.9, "without 19 %");
+                *invoiced.entry(order).or_default() += 1;
+            }
+            _ => {}
         }
     }
     let all = (0..20).map(|n| (format!("o-{n}"), 1)).collect();
     assert_eq!(shipped, all);
+    assert_eq!(invoiced, all);
     assert_eq!(runner.sigterm().await.code(), Some(0));
 }
 
