@@ -4,6 +4,7 @@
 mod asked;
 mod desk;
 mod frame;
+mod life;
 mod member;
 mod page;
 mod pool;
@@ -24,7 +25,7 @@ use tokio::{sync::oneshot, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::error;
 
-use self::pool::{Limits, Pool};
+use self::{life::Limits, pool::Pool};
 use super::{
     lambda::{self, Shape},
     launch::{Launcher, Program},

@@ -15,8 +15,9 @@ use tracing::{debug, info, warn};
 
 use super::{
     Spec, Wire,
+    life::{Death, Order, Plan},
     page::Page,
-    pool::{Death, Order, Plan, Pool},
+    pool::Pool,
     talk::{Line, Said, Talk, greet},
 };
 use crate::{
