@@ -1,5 +1,6 @@
 //! The manifest: YAML text in, a [`Manifest`] that can be run out, or every mistake at once.
 
+mod cpu;
 pub mod defaults;
 mod diagnostic;
 mod document;
@@ -208,8 +209,10 @@ pub struct Function {
     pub idle_timeout: Duration,
     /// How long a worker may take to say it is ready, or a connection to be there.
     pub start_timeout: Duration,
-    /// Bytes of data a worker or an instance may allocate.
+    /// Bytes that a worker or an instance may have.
     pub memory_limit: Option<u64>,
+    /// Thousandths of a processor that a worker may use.
+    pub cpu_limit: Option<u64>,
 }
 
 /// What runs a function.

@@ -85,12 +85,8 @@ impl Process {
             pages: matches!(function.runtime, Runtime::Python(_)),
         };
         let (command, env, wire) = program(function);
-        let program = Program {
-            command,
-            env,
-            cwd: function.cwd.clone(),
-            memory_limit: function.memory_limit,
-        };
+        let program =
+            Program { command, env, cwd: function.cwd.clone(), limits: super::limits(function) };
         let spec = Spec {
             function: function.name.clone(),
             wire,

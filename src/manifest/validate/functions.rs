@@ -10,8 +10,8 @@ use std::{
 
 use super::{entries, named, nats::resolve, non_zero, positive_span, present};
 use crate::manifest::{
-    Function, Lambda, Runtime, defaults,
-    leaf::{Count, Flag, Keys, Named, Positive, Size, Text},
+    Function, Lambda, Runtime, cpu, defaults,
+    leaf::{Count, Cpu, Flag, Keys, Named, Positive, Size, Text},
     path::Path,
     raw,
     report::Report,
@@ -75,7 +75,11 @@ fn function(
         ),
         start_timeout: positive_span(raw.start_timeout, defaults::START_TIMEOUT, &start, report),
         memory_limit: raw.memory_limit.map(|Size(size)| size),
+        cpu_limit: raw.cpu_limit.map(|Cpu(share)| share),
     };
+    if common.cpu_limit.is_some_and(|share| share < cpu::MIN) {
+        report.error(&path.key("cpu_limit"), format!("`cpu_limit` must be at least {}m", cpu::MIN));
+    }
     if common.memory_limit == Some(0) {
         report.error(&path.key("memory_limit"), "`memory_limit` must be more than 0");
     }
