@@ -1,5 +1,6 @@
 //! `functions:`
 
+mod idle;
 mod wasm;
 
 use std::{
@@ -49,6 +50,7 @@ fn function(
     path: &Path,
     report: &mut Report,
 ) -> Function {
+    let written_beside = idle::Common::of(&raw);
     let cwd = match raw.cwd {
         None => dir.to_path_buf(),
         Some(Text(cwd)) => {
@@ -95,7 +97,10 @@ fn function(
         wasm,
     };
     match runtime(name, written, dir, path, report) {
-        Some(runtime) => Function { runtime, ..common },
+        Some(runtime) => {
+            written_beside.warn(&runtime, path, report);
+            Function { runtime, ..common }
+        }
         None => common,
     }
 }
@@ -208,7 +213,11 @@ fn script(file: &str, dir: &FilePath, path: &Path, report: &mut Report) -> Optio
         }
     };
     exists(&full, file, path, report);
-    Some(kind(full))
+    let runtime = kind(full);
+    if let Runtime::Python(file) = &runtime {
+        idle::warn_of_name(file, path, report);
+    }
+    Some(runtime)
 }
 
 /// A program with a slash is relative to the manifest, as every path is; one without is looked for
