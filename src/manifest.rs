@@ -15,6 +15,7 @@ mod raw;
 mod read;
 mod reference;
 mod report;
+mod runtime;
 mod schema;
 mod server;
 pub mod size;
@@ -26,6 +27,7 @@ pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use http::{Http, HttpMode};
 pub use lambda::{Lambda, LambdaEvent};
 pub use load::{Loaded, Mode};
+pub use runtime::Runtime;
 pub use schema::schema;
 pub use server::{Server, ServerError};
 
@@ -213,27 +215,6 @@ pub struct Function {
     pub memory_limit: Option<u64>,
     /// Thousandths of a processor that a worker may use.
     pub cpu_limit: Option<u64>,
-}
-
-/// What runs a function.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Runtime {
-    /// `run: x.py`; absolute path.
-    Python(PathBuf),
-    /// `run: x.js` or `x.mjs`; absolute path.
-    Node(PathBuf),
-    /// `run: x.wasm`.
-    Wasm(Component),
-    /// `command: [...]`: a program that speaks the worker protocol.
-    Command(Vec<String>),
-    /// `exec: [...]`: one process per event.
-    Exec(Vec<String>),
-    /// `http: …`: posted to a URL.
-    Http(Box<Http>),
-    /// `lambda: [...]`: a program with an AWS Lambda runtime client.
-    Lambda(Lambda),
-    /// `native: true`: compiled in.
-    Native,
 }
 
 /// A WebAssembly component, and what it may do.

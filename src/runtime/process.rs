@@ -221,9 +221,8 @@ fn program(function: &Function) -> (Vec<OsString>, BTreeMap<String, String>, Wir
             return (words(&target.command), env, Wire::Lambda(shape));
         }
         Runtime::Command(command) => (words(command), None),
-        Runtime::Exec(_) | Runtime::Http(_) | Runtime::Native | Runtime::Wasm(_) => {
-            (Vec::new(), None)
-        }
+        // None of the others has workers.
+        _ => (Vec::new(), None),
     };
     (command, function.env.clone(), Wire::Frames { file })
 }

@@ -23,25 +23,8 @@ impl Common {
 
     /// Warns of those that mean nothing to the runtime.
     pub(super) fn warn(&self, runtime: &Runtime, path: &Path, report: &mut Report) {
-        let (heeded, why): (&[&str], _) = match runtime {
-            Runtime::Python(_) | Runtime::Node(_) | Runtime::Command(_) | Runtime::Lambda(_) => {
-                return;
-            }
-            Runtime::Exec(_) => (
-                &["env", "cwd", "memory_limit", "cpu_limit"],
-                "`exec` starts a process for each event, and keeps none: `timeout` of the binding bounds it",
-            ),
-            Runtime::Http(_) => (
-                &["start_timeout"],
-                "`http` posts to a server that somebody else runs: set it there",
-            ),
-            Runtime::Wasm(_) => (
-                &["env", "memory_limit"],
-                "a component runs inside the runner, with its folders under `allow`, as many instances as there are calls, and the binding's `timeout`",
-            ),
-            Runtime::Native => (&[], "a compiled-in function is a part of the runner"),
-        };
-        for key in self.0.iter().filter(|key| !heeded.contains(key)) {
+        let (idle, why) = runtime.idle_keys();
+        for key in self.0.iter().filter(|key| idle.contains(key)) {
             let message = format!("`{key}` does nothing for this function: {why}");
             report.warn(&path.key(key), message, "take it out");
         }
