@@ -114,8 +114,11 @@ fn claim(own: &Path) -> Result<(PathBuf, File), String> {
         let name = format!("{PREFIX}{}-{:08x}", std::process::id(), fastrand::u32(..));
         let dir = own.join(name);
         fs::create_dir(&dir).map_err(refused)?;
-        let Ok(held) = File::open(&dir) else { continue };
         // Whoever sweeps may have taken it for one that nobody holds.
+        let held = match File::open(&dir) {
+            Err(err) if err.kind() == io::ErrorKind::NotFound => continue,
+            held => held.map_err(refused)?,
+        };
         match held.try_lock() {
             Ok(()) if dir.exists() => return Ok((dir, held)),
             Ok(()) | Err(TryLockError::WouldBlock) => {}
