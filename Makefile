@@ -56,7 +56,7 @@ demo: need-rust need-node setup shop ## the example shop on a private server, un
 	@$(CARGO) run $(LOCKED) --quiet --example shop -- $(if $(filter-out 0,$(ONCE)),--once)
 
 .PHONY: peers
-peers: need-rust need-python need-node ## fetch and build what runs the functions of others in the tests: Functions Framework, AWS Lambda (Python, Rust)
+peers: need-rust need-python need-node ## fetch and build what runs the functions of others in the tests: Functions Framework, Knative, AWS Lambda (Python, Rust)
 	@$(PYTHON) tools/fetch.py peers
 	@$(CARGO) build --quiet --locked --manifest-path tests/peers/lambda-rust/Cargo.toml --target-dir target/peers
 	@echo 'peers in Rust: target/peers/debug'

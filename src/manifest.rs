@@ -1,5 +1,6 @@
 //! The manifest: YAML text in, a [`Manifest`] that can be run out, or every mistake at once.
 
+mod cpu;
 pub mod defaults;
 mod diagnostic;
 mod document;
@@ -14,6 +15,7 @@ mod raw;
 mod read;
 mod reference;
 mod report;
+mod runtime;
 mod schema;
 mod server;
 pub mod size;
@@ -25,6 +27,7 @@ pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use http::{Http, HttpMode};
 pub use lambda::{Lambda, LambdaEvent};
 pub use load::{Loaded, Mode};
+pub use runtime::Runtime;
 pub use schema::schema;
 pub use server::{Server, ServerError};
 
@@ -208,29 +211,10 @@ pub struct Function {
     pub idle_timeout: Duration,
     /// How long a worker may take to say it is ready, or a connection to be there.
     pub start_timeout: Duration,
-    /// Bytes of data a worker or an instance may allocate.
+    /// Bytes that a worker or an instance may have.
     pub memory_limit: Option<u64>,
-}
-
-/// What runs a function.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Runtime {
-    /// `run: x.py`; absolute path.
-    Python(PathBuf),
-    /// `run: x.js` or `x.mjs`; absolute path.
-    Node(PathBuf),
-    /// `run: x.wasm`.
-    Wasm(Component),
-    /// `command: [...]`: a program that speaks the worker protocol.
-    Command(Vec<String>),
-    /// `exec: [...]`: one process per event.
-    Exec(Vec<String>),
-    /// `http: …`: posted to a URL.
-    Http(Box<Http>),
-    /// `lambda: [...]`: a program with an AWS Lambda runtime client.
-    Lambda(Lambda),
-    /// `native: true`: compiled in.
-    Native,
+    /// Thousandths of a processor that a worker may use.
+    pub cpu_limit: Option<u64>,
 }
 
 /// A WebAssembly component, and what it may do.

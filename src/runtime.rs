@@ -3,6 +3,7 @@
 pub mod launch;
 pub mod native;
 
+mod cgroup;
 mod exec;
 mod http;
 mod lambda;
@@ -14,6 +15,7 @@ mod wasm;
 use std::{num::NonZeroUsize, sync::Arc};
 
 use thiserror::Error;
+use tracing::warn;
 
 use crate::{
     handler::Handler,
@@ -89,6 +91,17 @@ pub fn build_with(
             Ok(Arc::new(process::Process::new(launcher, function, concurrency, metrics)))
         }
     }
+}
+
+/// What a process of the function may use.
+fn limits(function: &Function) -> cgroup::Limits {
+    // Asked for whatever the limits: it also takes away what a killed runner left.
+    if let Some(why) = cgroup::no_cpu()
+        && function.cpu_limit.is_some()
+    {
+        warn!(function = function.name, why, "cpu_limit is not kept here");
+    }
+    cgroup::Limits { memory: function.memory_limit, cpu: function.cpu_limit }
 }
 
 /// What can be known of a function without running it to keep it from running, each in a sentence.

@@ -125,6 +125,9 @@ pub enum SourceError {
     /// The consumer cannot be used until somebody mends it.
     #[error("{0}")]
     Refused(String),
+    /// Nothing was provisioned for the binding.
+    #[error("the binding `{0}` has no consumer: it was not provisioned")]
+    NotProvisioned(String),
     /// The connection was closed for good.
     #[error("the connection to NATS is closed")]
     Closed,

@@ -116,14 +116,14 @@ def fetch_peers():
     if not (stamp.is_file() and stamp.read_text() == state and venv_runs(PEERS_PYTHON)):
         if sys.version_info < (3, 11):
             raise Problem(f"the Functions Framework needs Python 3.11; this is {sys.version.split()[0]}")
-        say("peers: installing the Functions Framework and AWS Lambda's client for Python (50 MB) from PyPI")
+        say("peers: installing the Functions Framework, Knative's server and AWS Lambda's client for Python (50 MB) from PyPI")
         make_venv(PEERS_PYTHON)
         run_pip(venv_python(PEERS_PYTHON), ["install", "--only-binary=:all:", "-r", str(pins)])
         stamp.write_text(state)
     print(f"peers in Python: {shown(PEERS_PYTHON)}")
 
     # No scripts of packages are run.
-    fetch_modules("the Functions Framework for Node (17 MB)", PEERS, PEERS_NODE, ["--ignore-scripts"])
+    fetch_modules("the Functions Framework and Knative's server for Node (30 MB)", PEERS, PEERS_NODE, ["--ignore-scripts"])
 
 
 def fetch_peer_lambda_node():

@@ -12,7 +12,7 @@ use serde::{
     },
 };
 
-use super::size;
+use super::{cpu, size};
 use crate::duration;
 
 /// A scalar that only a text can give.
@@ -22,6 +22,10 @@ pub(super) trait FromText: Sized {
     fn from_text(text: &str) -> Result<Self, String>;
     /// A number that stands for a value, if any does.
     fn from_number(number: u64) -> Option<Result<Self, String>>;
+    /// A fraction that stands for a value, if any does.
+    fn from_fraction(_: f64) -> Option<Result<Self, String>> {
+        None
+    }
 }
 
 struct TextVisitor<T>(PhantomData<T>);
@@ -41,6 +45,13 @@ impl<T: FromText> Visitor<'_> for TextVisitor<T> {
         match T::from_number(number) {
             Some(result) => result.map_err(E::custom),
             None => Err(E::invalid_type(serde::de::Unexpected::Unsigned(number), &self)),
+        }
+    }
+
+    fn visit_f64<E: Error>(self, number: f64) -> Result<T, E> {
+        match T::from_fraction(number) {
+            Some(result) => result.map_err(E::custom),
+            None => Err(E::invalid_type(serde::de::Unexpected::Float(number), &self)),
         }
     }
 }
@@ -134,6 +145,35 @@ text_leaf!(
     json_schema!({
         "type": ["string", "integer"],
         "pattern": r"^[0-9]+ ?(B|KB|MB|GB|KiB|MiB|GiB|Ki|Mi|Gi)$|\$\{",
+        "minimum": 0,
+    })
+);
+
+/// A share of the processors.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Cpu(pub(super) u64);
+
+impl FromText for Cpu {
+    const TAKES: &'static str = "a share of processors like 500m, 0.5 or 2";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        cpu::parse(text).map(Self)
+    }
+
+    fn from_number(number: u64) -> Option<Result<Self, String>> {
+        Some(Self::from_text(&number.to_string()))
+    }
+
+    fn from_fraction(number: f64) -> Option<Result<Self, String>> {
+        Some(Self::from_text(&number.to_string()))
+    }
+}
+
+text_leaf!(
+    Cpu,
+    json_schema!({
+        "type": ["string", "number"],
+        "pattern": r"^([0-9]+m|[0-9]+(\.[0-9]{1,3})?)$|\$\{",
         "minimum": 0,
     })
 );

@@ -15,7 +15,7 @@ use serde::{
 
 use super::{
     Discard, Placement, Retention, Storage,
-    leaf::{Block, Count, Flag, Keys, Named, OneOrMany, Positive, Size, Span, StartAt, Text},
+    leaf::{Block, Count, Cpu, Flag, Keys, Named, OneOrMany, Positive, Size, Span, StartAt, Text},
 };
 
 pub(super) use self::{http::Http, lambda::Lambda};
@@ -148,6 +148,9 @@ pub(super) struct Function {
     pub(super) start_timeout: Option<Span>,
     /// Data a worker may allocate, or a WebAssembly instance (64MiB).
     pub(super) memory_limit: Option<Size>,
+    /// How much of the processors a worker may use, with all that it starts: `500m` is half a core,
+    /// `2` are two. Needs cgroup v2 that may be written to.
+    pub(super) cpu_limit: Option<Cpu>,
     /// What a WebAssembly component is let through to.
     pub(super) allow: Option<Keys<Allow>>,
     /// Whether each call of a WebAssembly component gets an instance of its own: `fresh`, the

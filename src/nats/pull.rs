@@ -82,7 +82,8 @@ impl NatsSource {
         binding: &Binding,
         extensions: IntCounter,
     ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), SourceError> {
-        let consumer = provisioned.consumer(binding).ok_or(SourceError::Closed)?.clone();
+        let missing = || SourceError::NotProvisioned(binding.name.clone());
+        let consumer = provisioned.consumer(binding).ok_or_else(missing)?.clone();
         let connection = connection.clone();
         let leases = Leases::new(connection.clone(), consumer.ack_wait, extensions);
         let leases = Arc::new(leases);

@@ -10,7 +10,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tracing::{info, warn};
 
 use super::{
-    launch::{Launcher, Process, Program, describe},
+    launch::{Launcher, Process, Program},
     logs::{Tail, lines},
 };
 use crate::{
@@ -46,7 +46,7 @@ impl Exec {
                 command: command.iter().map(Into::into).collect(),
                 env: function.env.clone(),
                 cwd: function.cwd.clone(),
-                memory_limit: function.memory_limit,
+                limits: super::limits(function),
             },
         }
     }
@@ -68,7 +68,7 @@ impl Exec {
         let mut output = Vec::new();
         let ran = self.pump(&mut process, event, &mut output, &tail);
         match tokio::time::timeout(timeout, ran).await {
-            Ok(Ok(status)) => judge(status, output, &tail, process.token()),
+            Ok(Ok(status)) => judge(&process, status, output, &tail),
             Ok(Err(err)) => Err(Fault::Crash(format!("lost track of the process: {err}"))),
             Err(_) => Err(Fault::Timeout(timeout)),
         }
@@ -138,11 +138,16 @@ impl Handler for Exec {
     }
 }
 
-fn judge(status: ExitStatus, output: Vec<u8>, tail: &Tail, token: &str) -> Result<Verdict, Fault> {
-    if let Some(reason) = tail.after(token) {
+fn judge(
+    process: &Process,
+    status: ExitStatus,
+    output: Vec<u8>,
+    tail: &Tail,
+) -> Result<Verdict, Fault> {
+    if let Some(reason) = tail.after(process.token()) {
         return Err(Fault::Unavailable(reason));
     }
-    let said = || tail.explain(&describe(status));
+    let said = || tail.explain(&process.describe(status));
     match status.code() {
         None => Err(Fault::Crash(said())),
         Some(0) if output.len() > OUTPUT_MAX => {
@@ -154,7 +159,7 @@ fn judge(status: ExitStatus, output: Vec<u8>, tail: &Tail, token: &str) -> Resul
             Ok(Verdict::Done(vec![Outgoing { data, ..Outgoing::default() }]))
         }
         Some(REJECT) => {
-            let reason = tail.last().unwrap_or_else(|| describe(status));
+            let reason = tail.last().unwrap_or_else(|| process.describe(status));
             Ok(Verdict::Reject { cause: Cause::Rejected, reason })
         }
         Some(code) if UNAVAILABLE.contains(&code) => Err(Fault::Unavailable(said())),

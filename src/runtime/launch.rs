@@ -2,6 +2,7 @@
 //!
 //! Session, parent-death signal and limits are set by re-executing our own binary, which sets them
 //! on itself and then becomes the program. Doing it between fork and exec would need `unsafe`.
+//! Where the kernel lets us, limits are those of a control group, which the launcher joins.
 
 use std::{
     collections::BTreeMap,
@@ -19,6 +20,8 @@ use tokio::{
     process::{Child, Command},
     sync::{mpsc, oneshot},
 };
+
+use super::cgroup::{self, Cell, Limits};
 
 /// The first argument that makes the binary a launcher.
 const ARGUMENT: &str = "__pelton-launch";
@@ -65,8 +68,7 @@ pub(crate) struct Program {
     /// Added to PATH, HOME and LANG of the runner; nothing else is inherited.
     pub(crate) env: BTreeMap<String, String>,
     pub(crate) cwd: PathBuf,
-    /// Bytes of data it may allocate.
-    pub(crate) memory_limit: Option<u64>,
+    pub(crate) limits: Limits,
 }
 
 impl Launcher {
@@ -78,10 +80,13 @@ impl Launcher {
         stdin: Stdio,
     ) -> io::Result<Process> {
         let token = token();
+        let kept = cgroup::cell(program.limits)?;
+        let rlimit = if kept.memory { None } else { program.limits.memory };
         let mut command = Command::new(&self.program);
         command.arg0("pelton").arg(ARGUMENT);
         command.arg(std::process::id().to_string()).arg(&token);
-        command.arg(program.memory_limit.unwrap_or(0).to_string());
+        command.arg(rlimit.unwrap_or(0).to_string());
+        command.arg(kept.cell.as_ref().map(Cell::processes).unwrap_or_default());
         command.arg(&program.cwd).args(&program.command);
         command.env_clear();
         for name in ["PATH", "HOME", "LANG"] {
@@ -93,7 +98,7 @@ impl Launcher {
         command.stdin(stdin).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
         let child = in_launching_thread(command).await?;
         let group = child.id().and_then(|id| Pid::from_raw(i32::try_from(id).ok()?));
-        Ok(Process { child, group, token })
+        Ok(Process { child, group, token, cell: kept.cell, memory: Memory::of(program) })
     }
 }
 
@@ -102,12 +107,31 @@ impl Launcher {
 pub(crate) struct Process {
     pub(crate) child: Child,
     group: Option<Pid>,
+    cell: Option<Cell>,
+    memory: Memory,
     token: String,
+}
+
+/// What is known of the memory of a process.
+#[derive(Debug)]
+struct Memory {
+    limit: Option<u64>,
+    /// The kernel killed it because there was none left.
+    ran_out: bool,
+}
+
+impl Memory {
+    const fn of(program: &Program) -> Self {
+        Self { limit: program.limits.memory, ran_out: false }
+    }
 }
 
 impl Process {
     /// Kills the process and everything it started.
     pub(crate) fn kill(&mut self) {
+        if let Some(cell) = &self.cell {
+            cell.kill();
+        }
         if let Some(group) = self.group {
             // No such group: it has ended, or has not come as far as making one.
             if rustix::process::kill_process_group(group, Signal::KILL).is_err() {
@@ -137,7 +161,26 @@ impl Process {
                 tracing::trace!(%group, "killed what a process left behind");
             }
         }
+        if let Some(cell) = self.cell.take() {
+            self.memory.ran_out = cell.ran_out_of_memory();
+            cell.end().await;
+        }
         Ok(status)
+    }
+
+    /// How the process ended, for people.
+    pub(crate) fn describe(&self, status: ExitStatus) -> String {
+        let ended = describe(status);
+        match (self.memory.ran_out, self.memory.limit) {
+            (true, Some(limit)) => {
+                format!(
+                    "{ended}: out of memory, memory_limit is {}",
+                    crate::manifest::size::show(limit)
+                )
+            }
+            (true, None) => format!("{ended}: the machine or the container is out of memory"),
+            (false, _) => ended,
+        }
     }
 
     /// What starts the line of standard error that says why the program could not be started.
@@ -154,8 +197,7 @@ impl Drop for Process {
     }
 }
 
-/// How a process ended, for people.
-pub(crate) fn describe(status: ExitStatus) -> String {
+fn describe(status: ExitStatus) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exit {code}"),
         (None, Some(signal)) => format!("killed by {}", signal_name(signal)),
@@ -193,6 +235,8 @@ struct Order {
     parent: Option<Pid>,
     token: String,
     memory_limit: Option<u64>,
+    /// The list of the processes in its control group; empty if it has none.
+    processes: PathBuf,
     cwd: PathBuf,
     program: OsString,
     arguments: Vec<OsString>,
@@ -204,10 +248,12 @@ impl Order {
         let parent = number(arguments.next())?;
         let token = arguments.next()?.into_string().ok()?;
         let memory_limit = Some(number(arguments.next())?).filter(|limit| *limit > 0);
+        let processes = PathBuf::from(arguments.next()?);
         let cwd = PathBuf::from(arguments.next()?);
         let program = arguments.next()?;
         let parent = i32::try_from(parent).ok().and_then(Pid::from_raw);
-        Some(Self { parent, token, memory_limit, cwd, program, arguments: arguments.collect() })
+        let arguments = arguments.collect();
+        Some(Self { parent, token, memory_limit, processes, cwd, program, arguments })
     }
 
     /// Returns only to say why it could not.
@@ -226,6 +272,10 @@ impl Order {
         // The runner may have died before the signal was asked for.
         if rustix::process::getppid() != self.parent {
             return Err("the runner has died".to_owned());
+        }
+        if !self.processes.as_os_str().is_empty() {
+            std::fs::write(&self.processes, "0")
+                .map_err(|err| explain(self.processes.as_os_str(), &err))?;
         }
         if let Some(limit) = self.memory_limit {
             let limit = Rlimit { current: Some(limit), maximum: Some(limit) };

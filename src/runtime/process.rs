@@ -4,6 +4,7 @@
 mod asked;
 mod desk;
 mod frame;
+mod life;
 mod member;
 mod page;
 mod pool;
@@ -24,7 +25,7 @@ use tokio::{sync::oneshot, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::AbortOnDropHandle};
 use tracing::error;
 
-use self::pool::{Limits, Pool};
+use self::{life::Limits, pool::Pool};
 use super::{
     lambda::{self, Shape},
     launch::{Launcher, Program},
@@ -84,12 +85,8 @@ impl Process {
             pages: matches!(function.runtime, Runtime::Python(_)),
         };
         let (command, env, wire) = program(function);
-        let program = Program {
-            command,
-            env,
-            cwd: function.cwd.clone(),
-            memory_limit: function.memory_limit,
-        };
+        let program =
+            Program { command, env, cwd: function.cwd.clone(), limits: super::limits(function) };
         let spec = Spec {
             function: function.name.clone(),
             wire,
@@ -224,9 +221,8 @@ fn program(function: &Function) -> (Vec<OsString>, BTreeMap<String, String>, Wir
             return (words(&target.command), env, Wire::Lambda(shape));
         }
         Runtime::Command(command) => (words(command), None),
-        Runtime::Exec(_) | Runtime::Http(_) | Runtime::Native | Runtime::Wasm(_) => {
-            (Vec::new(), None)
-        }
+        // None of the others has workers.
+        _ => (Vec::new(), None),
     };
     (command, function.env.clone(), Wire::Frames { file })
 }

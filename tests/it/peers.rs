@@ -1,6 +1,7 @@
 //! Functions written for other platforms, on the real servers and clients of those platforms. None
 //! of them knows Pelton.
 
+mod knative;
 mod lambda;
 
 use std::{
@@ -31,11 +32,9 @@ fn present(program: PathBuf) -> PathBuf {
 struct Framework(Child);
 
 impl Framework {
-    async fn start(site: &Site, program: &Path, port: u16, arguments: &[&str]) -> Self {
+    async fn start(site: &Site, mut command: Command, port: u16) -> Self {
         let log = std::fs::File::create(site.path("framework.log")).expect("a log file");
-        let child = Command::new(program)
-            .args(arguments)
-            .arg(format!("--port={port}"))
+        let child = command
             .current_dir(site.dir())
             .stdin(Stdio::null())
             .stdout(log.try_clone().expect("a second handle"))
@@ -108,6 +107,23 @@ fn assert_seen_once(lines: &[String]) {
     assert_eq!(numbers, all(|n| n.to_string()));
 }
 
+/// The outputs are the events.
+fn assert_numbers(mut outputs: Vec<String>) {
+    outputs.sort();
+    let mut expected: Vec<String> = (0..EVENTS).map(|n| format!("{{\"n\":{n}}}")).collect();
+    expected.sort();
+    assert_eq!(outputs, expected);
+}
+
+/// A folder in which Node finds a package, and whatever else was fetched.
+fn with_modules(package: &str) -> Site {
+    let modules = peer("peers-node/node_modules");
+    present(modules.join(package));
+    let site = Site::new();
+    std::os::unix::fs::symlink(modules, site.path("node_modules")).expect("a link");
+    site
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_google_functions_framework_for_python() {
     let program = peer("peers-python/bin/functions-framework");
@@ -125,8 +141,9 @@ def handle(event):
 ",
     );
     let port = free_port();
-    let arguments = ["--target=handle", "--host=127.0.0.1"];
-    let framework = Framework::start(&site, &program, port, &arguments).await;
+    let mut command = Command::new(program);
+    command.args(["--target=handle", "--host=127.0.0.1"]).arg(format!("--port={port}"));
+    let framework = Framework::start(&site, command, port).await;
     let outputs = each_event_once(&site, port).await;
     // What this framework answers for every event.
     assert!(outputs.iter().all(|output| output == "OK"), "{outputs:?}");
@@ -135,10 +152,7 @@ def handle(event):
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_google_functions_framework_for_node() {
-    let modules = peer("peers-node/node_modules/@google-cloud/functions-framework");
-    let site = Site::new();
-    let modules = modules.ancestors().nth(2).expect("node_modules");
-    std::os::unix::fs::symlink(modules, site.path("node_modules")).expect("a link");
+    let site = with_modules("@google-cloud/functions-framework");
     site.file(
         "index.js",
         r#"
@@ -152,12 +166,9 @@ functions.cloudEvent("handle", (event) => {
 "#,
     );
     let port = free_port();
-    let program = peer("peers-node/node_modules/.bin/functions-framework");
-    let framework = Framework::start(&site, &program, port, &["--target=handle"]).await;
-    let mut outputs = each_event_once(&site, port).await;
-    outputs.sort();
-    let mut expected: Vec<String> = (0..EVENTS).map(|n| format!("{{\"n\":{n}}}")).collect();
-    expected.sort();
-    assert_eq!(outputs, expected);
+    let mut command = Command::new(peer("peers-node/node_modules/.bin/functions-framework"));
+    command.arg("--target=handle").arg(format!("--port={port}"));
+    let framework = Framework::start(&site, command, port).await;
+    assert_numbers(each_event_once(&site, port).await);
     drop(framework);
 }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 
+mod cgroups;
 mod components;
 mod conformance;
 mod faults;
@@ -63,6 +64,7 @@ pub(crate) fn function(runtime: Runtime) -> Function {
         idle_timeout: LONG,
         start_timeout: LONG,
         memory_limit: None,
+        cpu_limit: None,
     }
 }
 

@@ -82,7 +82,7 @@ impl Lines {
                 vec![
                     binding.name.clone(),
                     binding.subjects.join(", "),
-                    runtime.map(runtime_text).unwrap_or_default(),
+                    runtime.map(Runtime::shown).unwrap_or_default(),
                     binding.concurrency.to_string(),
                     format!(
                         "{}× {}→{}",
@@ -158,22 +158,6 @@ impl Observer for Lines {
             write!(line, "  {trace}").unwrap_or_default();
         }
         say!("{line}");
-    }
-}
-
-fn runtime_text(runtime: &Runtime) -> String {
-    let file = |path: &std::path::Path| {
-        path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-    };
-    match runtime {
-        Runtime::Python(path) => format!("python {}", file(path)),
-        Runtime::Node(path) => format!("node {}", file(path)),
-        Runtime::Command(command) => format!("command {}", command.join(" ")),
-        Runtime::Lambda(lambda) => format!("lambda {}", lambda.command.join(" ")),
-        Runtime::Exec(command) => format!("exec {}", command.join(" ")),
-        Runtime::Http(http) => format!("http {}", http.shown()),
-        Runtime::Wasm(component) => format!("wasm {}", file(&component.file)),
-        Runtime::Native => "native".to_owned(),
     }
 }
 

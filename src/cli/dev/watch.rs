@@ -9,24 +9,15 @@ use std::{
 use notify::{Event, EventKind, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 
-use pelton::manifest::{Lambda, Manifest, Runtime};
+use pelton::manifest::Manifest;
 
 /// Editors save in several steps: wait for quiet.
 const QUIET: Duration = Duration::from_millis(150);
 
 /// Returns once the manifest or a function's file has changed.
 pub(super) async fn change(manifest_file: &Path, manifest: &Manifest) {
-    let functions = manifest.functions.values().filter_map(|function| match &function.runtime {
-        Runtime::Python(path) | Runtime::Node(path) => Some(path.clone()),
-        Runtime::Exec(command)
-        | Runtime::Command(command)
-        | Runtime::Lambda(Lambda { command, .. }) => {
-            command.iter().map(|word| function.cwd.join(word)).find(|path| path.is_file())
-        }
-        Runtime::Http(http) => http.ca_file.clone(),
-        Runtime::Wasm(component) => Some(component.file.clone()),
-        Runtime::Native => None,
-    });
+    let functions = manifest.functions.values();
+    let functions = functions.filter_map(|function| function.runtime.source(&function.cwd));
     let folders: BTreeSet<PathBuf> = functions
         .chain(Some(manifest_file.to_path_buf()))
         .filter_map(|path| path.canonicalize().ok()?.parent().map(Path::to_path_buf))

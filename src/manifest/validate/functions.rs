@@ -1,5 +1,6 @@
 //! `functions:`
 
+mod idle;
 mod wasm;
 
 use std::{
@@ -10,8 +11,8 @@ use std::{
 
 use super::{entries, named, nats::resolve, non_zero, positive_span, present};
 use crate::manifest::{
-    Function, Lambda, Runtime, defaults,
-    leaf::{Count, Flag, Keys, Named, Positive, Size, Text},
+    Function, Lambda, Runtime, cpu, defaults,
+    leaf::{Count, Cpu, Flag, Keys, Named, Positive, Size, Text},
     path::Path,
     raw,
     report::Report,
@@ -49,6 +50,7 @@ fn function(
     path: &Path,
     report: &mut Report,
 ) -> Function {
+    let written_beside = idle::Common::of(&raw);
     let cwd = match raw.cwd {
         None => dir.to_path_buf(),
         Some(Text(cwd)) => {
@@ -75,7 +77,11 @@ fn function(
         ),
         start_timeout: positive_span(raw.start_timeout, defaults::START_TIMEOUT, &start, report),
         memory_limit: raw.memory_limit.map(|Size(size)| size),
+        cpu_limit: raw.cpu_limit.map(|Cpu(share)| share),
     };
+    if common.cpu_limit.is_some_and(|share| share < cpu::MIN) {
+        report.error(&path.key("cpu_limit"), format!("`cpu_limit` must be at least {}m", cpu::MIN));
+    }
     if common.memory_limit == Some(0) {
         report.error(&path.key("memory_limit"), "`memory_limit` must be more than 0");
     }
@@ -91,7 +97,10 @@ fn function(
         wasm,
     };
     match runtime(name, written, dir, path, report) {
-        Some(runtime) => Function { runtime, ..common },
+        Some(runtime) => {
+            written_beside.warn(&runtime, path, report);
+            Function { runtime, ..common }
+        }
         None => common,
     }
 }
@@ -204,7 +213,11 @@ fn script(file: &str, dir: &FilePath, path: &Path, report: &mut Report) -> Optio
         }
     };
     exists(&full, file, path, report);
-    Some(kind(full))
+    let runtime = kind(full);
+    if let Runtime::Python(file) = &runtime {
+        idle::warn_of_name(file, path, report);
+    }
+    Some(runtime)
 }
 
 /// A program with a slash is relative to the manifest, as every path is; one without is looked for

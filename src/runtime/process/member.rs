@@ -7,20 +7,9 @@ use std::{
 
 use super::{
     desk::{Desk, Job, Look},
+    life::{Bell, Order, Phase},
     page::Begun,
-    pool::{Bell, Order},
 };
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Phase {
-    /// Not ready; must be by then.
-    Starting(Instant),
-    Live,
-    /// Gets no more calls.
-    Closing,
-    /// Is to be killed, or dead already.
-    Doomed,
-}
 
 #[derive(Debug)]
 pub(super) struct Member {

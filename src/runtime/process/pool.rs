@@ -5,72 +5,20 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use tokio::sync::{Notify, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{desk::Job, frame::Outbox, member::Phase, page::Begun, roster::Roster};
-use crate::{
-    handler::{Call, Fault, Reply},
-    metrics::WorkerStart,
+use super::{
+    desk::Job,
+    frame::Outbox,
+    life::{Death, Limits, Order, Phase, Plan},
+    page::Begun,
+    roster::Roster,
 };
-
-/// What a pool is bounded by.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Limits {
-    /// Workers at most.
-    pub(super) workers: usize,
-    /// Calls in flight in one worker.
-    pub(super) slots: usize,
-    pub(super) idle_timeout: Duration,
-    pub(super) start_timeout: Duration,
-    /// Workers are known to use the started page.
-    pub(super) pages: bool,
-}
-
-/// A worker to start.
-#[derive(Debug)]
-pub(super) struct Plan {
-    pub(super) worker: u64,
-    pub(super) reason: WorkerStart,
-    pub(super) delay: Duration,
-    pub(super) bell: Arc<Bell>,
-}
-
-/// Wakes the two sides of a worker's task.
-#[derive(Debug, Default)]
-pub(super) struct Bell {
-    /// There is something to write.
-    pub(super) outbox: Notify,
-    /// The worker should be looked at.
-    pub(super) look: Notify,
-}
-
-/// What a worker's task does next.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Order {
-    /// Look again then.
-    Wait(Instant),
-    /// Let it end by itself.
-    Close,
-    /// Kill it.
-    Kill,
-}
-
-/// How a worker ended.
-#[derive(Debug)]
-pub(super) enum Death {
-    /// It never became ready.
-    NotStarted(String),
-    /// By itself.
-    Died(String),
-    /// We killed it because of a call.
-    Killed,
-    /// Nobody needed it.
-    Closed,
-}
+use crate::handler::{Call, Fault, Reply};
 
 /// What a caller waits for.
 pub(super) type Receiver = oneshot::Receiver<Result<Reply, Fault>>;

@@ -11,9 +11,9 @@ use tokio::sync::{Notify, oneshot};
 
 use super::{
     desk::{Desk, Fate, Job},
-    member::{Member, Phase},
+    life::{Death, Limits, Phase, Plan},
+    member::Member,
     page::Begun,
-    pool::{Death, Limits, Plan},
 };
 use crate::{
     handler::{Company, Fault, Reply},

@@ -29,8 +29,9 @@ use tracing::{debug, error, info, warn};
 use super::{
     Spec,
     frame::{self, Outbox, Word},
+    life::Plan,
     page::Page,
-    pool::{Plan, Pool},
+    pool::Pool,
 };
 use crate::runtime::{
     lambda::{Shape, api::Api},

@@ -4,7 +4,7 @@ use std::{
     io,
     path::Path,
     pin::{Pin, pin},
-    process::{ExitStatus, Stdio},
+    process::Stdio,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -15,16 +15,14 @@ use tracing::{debug, info, warn};
 
 use super::{
     Spec, Wire,
+    life::{Death, Order, Plan},
     page::Page,
-    pool::{Death, Order, Plan, Pool},
+    pool::Pool,
     talk::{Line, Said, Talk, greet},
 };
 use crate::{
     metrics::WorkerGuard,
-    runtime::{
-        lambda::api::Api,
-        launch::{Process, describe},
-    },
+    runtime::{lambda::api::Api, launch::Process},
 };
 
 /// How long a worker may take to end by itself once it was asked to.
@@ -161,22 +159,17 @@ impl<'a> Worker<'a> {
         if !talking.is_terminated() && tokio::time::timeout(REST, &mut talking).await.is_err() {
             debug!(function = %self.spec.function, "something outlives a worker and holds its pipes");
         }
-        verdict(order, &talk, lingers, status)
+        let ended = match status {
+            _ if lingers => "closed its socket".to_owned(),
+            Ok(status) => process.describe(status),
+            Err(err) => format!("lost: {err}"),
+        };
+        verdict(order, &talk, &ended)
     }
 }
 
 /// What the end of a worker means.
-fn verdict(
-    order: Option<Order>,
-    talk: &Talk<'_>,
-    lingers: bool,
-    status: io::Result<ExitStatus>,
-) -> Death {
-    let ended = match status {
-        _ if lingers => "closed its socket".to_owned(),
-        Ok(status) => describe(status),
-        Err(err) => format!("lost: {err}"),
-    };
+fn verdict(order: Option<Order>, talk: &Talk<'_>, ended: &str) -> Death {
     match (order, talk.ready.get().is_some(), talk.said.get()) {
         (Some(Order::Close), ..) => Death::Closed,
         (Some(_), true, _) => Death::Killed,
@@ -192,13 +185,13 @@ fn verdict(
             None => talk.tail.explain(&format!("{ended} before it was ready{}", limit(talk.spec))),
         }),
         (None, true, Some(Said::Nonsense(what))) => Death::Died(talk.tail.explain(what)),
-        (None, true, _) => Death::Died(talk.tail.explain(&ended)),
+        (None, true, _) => Death::Died(talk.tail.explain(ended)),
     }
 }
 
 /// What may be to blame.
 fn limit(spec: &Spec) -> String {
-    let mib = spec.program.memory_limit.map(|limit| limit >> 20);
+    let mib = spec.program.limits.memory.map(|limit| limit >> 20);
     mib.map(|mib| format!(", with a memory_limit of {mib}MiB")).unwrap_or_default()
 }
 

@@ -3,7 +3,7 @@
 use std::{
     fs,
     net::Ipv4Addr,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{ExitStatus, Stdio},
     sync::atomic::{AtomicU32, Ordering},
     thread,
@@ -48,14 +48,32 @@ impl Runner {
         Self::command(site, &all, &[("NATS_URL", url)])
     }
 
+    /// `pelton run` on the site's manifest, ready, in a control group.
+    pub(crate) async fn start_in(group: &Path, site: &Site, server: &NatsServer) -> Self {
+        let mut shell = Command::new("sh");
+        shell.args(["-c", "echo 0 > \"$0/cgroup.procs\" && exec \"$@\""]).arg(group);
+        shell.arg(env!("CARGO_BIN_EXE_pelton"));
+        let manifest = site.path("pelton.yaml");
+        let manifest = manifest.to_str().expect("a path in UTF-8");
+        let env = [("NATS_URL", server.url())];
+        let env = env.each_ref().map(|(name, value)| (*name, value.as_str()));
+        let mut runner = Self::run(shell, site, &["run", manifest], &env);
+        runner.wait_ready().await;
+        runner
+    }
+
     /// Any long-lived verb, with these environment variables besides the usual ones.
     pub(crate) fn command(site: &Site, arguments: &[&str], env: &[(&str, &str)]) -> Self {
+        Self::run(Command::new(env!("CARGO_BIN_EXE_pelton")), site, arguments, env)
+    }
+
+    fn run(mut command: Command, site: &Site, arguments: &[&str], env: &[(&str, &str)]) -> Self {
         static LIVES: AtomicU32 = AtomicU32::new(0);
         let admin = free_port();
         let life = LIVES.fetch_add(1, Ordering::Relaxed);
         let log = site.path(&format!("runner-{life}.log"));
         let output = fs::File::create(&log).expect("a log file");
-        let child = Command::new(env!("CARGO_BIN_EXE_pelton"))
+        let child = command
             .args(arguments)
             .current_dir(site.dir())
             .env("PELTON_ADMIN_LISTEN", format!("127.0.0.1:{admin}"))
@@ -110,6 +128,11 @@ impl Runner {
         .await;
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id().expect("the runner was not waited for")
+    }
+
     /// Asks for a drain and waits for the end.
     pub(crate) async fn sigterm(&mut self) -> ExitStatus {
         self.signal(Signal::TERM);
@@ -123,8 +146,7 @@ impl Runner {
     }
 
     pub(crate) fn signal(&self, signal: Signal) {
-        let pid = self.child.id().expect("the runner was not waited for");
-        kill_process(pid_of(pid), signal).expect("the runner gets the signal");
+        kill_process(pid_of(self.id()), signal).expect("the runner gets the signal");
     }
 
     /// Waits for its end.

@@ -179,7 +179,7 @@ async fn exec_kills_what_takes_too_long_with_its_children() {
 /// A shell is the runner here: it starts a launcher that becomes a `sleep`, and is killed.
 #[tokio::test]
 async fn a_worker_ends_with_its_runner() {
-    let launch = "\"$0\" __pelton-launch $$ token 0 / sleep 3600 & echo $!; wait";
+    let launch = "\"$0\" __pelton-launch $$ token 0 \"\" / sleep 3600 & echo $!; wait";
     let mut runner = tokio::process::Command::new("sh")
         .args(["-c", launch, env!("CARGO_BIN_EXE_pelton")])
         .stdout(std::process::Stdio::piped())

@@ -2,7 +2,7 @@ use super::*;
 use crate::{
     event::{Event, EventId, Headers, Verdict},
     handler::{Call, NonEmpty},
-    runtime::process::pool::{Order, Receiver},
+    runtime::process::{life::Order, pool::Receiver},
 };
 
 const SECOND: Duration = Duration::from_secs(1);
