@@ -9,6 +9,7 @@ mod fault;
 mod guest;
 mod host;
 mod inspect;
+mod output;
 mod world;
 
 use std::{
@@ -159,6 +160,7 @@ impl Wasm {
 
     /// Only an instance that answered as it should is used again.
     fn keep(&self, loaded: &Loaded, mut live: Live) {
+        live.store.data_mut().end();
         if self.may_live(&live) {
             live.place = Arc::clone(&loaded.share.host.kept).try_acquire_owned().ok();
             if live.place.is_some() {

@@ -1,5 +1,8 @@
 //! What a component can and cannot do to the runner, to its neighbours and to the machine.
 
+mod events;
+mod grants;
+
 use std::{
     fs,
     num::NonZeroU64,
@@ -61,11 +64,12 @@ fn asking(import: &str, ask: &str) -> String {
             (i32.store (i32.const 88) (local.get $len))
             (i32.store (i32.const 32) (i32.const 64))
             (i32.store (i32.const 36) (i32.const 1)))
+          (func $ask (param $event i32) {ask})
           (func (export "pelton:event/handler@0.1.0#handle")
             (param i32 i32 i32 i32 i32 i64) (result i32)
             (i32.store (i32.const 0) (i32.const 24))
             (i32.store (i32.const 4) (i32.const 1))
-            {ask}
+            (call $ask (local.get 0))
             (i32.const 0)))"#
     )
 }
@@ -236,89 +240,6 @@ async fn more_memory_at_the_start_than_the_limit_is_unavailable() {
         Err(Fault::Unavailable(why)) => assert!(why.contains("memory_limit"), "{why}"),
         other => panic!("{other:?}"),
     }
-}
-
-/// A component that says the name of the first folder it has.
-fn folders() -> PathBuf {
-    let package = r#"
-        package test:it;
-        world folders {
-            import wasi:filesystem/preopens@0.2.0;
-            export pelton:event/handler@0.1.0;
-        }
-        package wasi:filesystem@0.2.0 {
-            interface types { resource descriptor {} }
-            interface preopens {
-                use types.{descriptor};
-                get-directories: func() -> list<tuple<descriptor, string>>;
-            }
-        }
-    "#;
-    let import = r#"(import "wasi:filesystem/preopens@0.2.0" "get-directories"
-                      (func $get (param i32)))"#;
-    let ask = r"
-        (call $get (i32.const 512))
-        (if (i32.load (i32.const 516)) (then (call $say
-          (i32.load offset=4 (i32.load (i32.const 512)))
-          (i32.load offset=8 (i32.load (i32.const 512))))))";
-    write(&component(&asking(import, ask), "folders", package))
-}
-
-#[tokio::test]
-async fn a_component_has_no_folder_but_those_it_is_given() {
-    let file = folders();
-    let none = handler(&wasm(file.clone()), 1);
-    assert_eq!(none.call(call("", "")).await, done(&[]));
-    let dirs = vec![("data".to_owned(), folder())];
-    let allow = Allow { dirs, ..Allow::default() };
-    let component = Component { file, allow, instances: Instances::Fresh };
-    let given = handler(&function(Runtime::Wasm(component.clone())), 1);
-    assert_eq!(plain(given.call(call("", "")).await), done(&["data"]));
-    let gone = vec![("gone".to_owned(), folder().join("gone"))];
-    let allow = Allow { dirs: gone, ..Allow::default() };
-    let gone = handler(&function(Runtime::Wasm(Component { allow, ..component })), 1);
-    let said = gone.start().await;
-    assert!(matches!(&said, Err(Fault::Unavailable(why)) if why.contains("`gone`")), "{said:?}");
-}
-
-#[tokio::test]
-async fn a_component_opens_no_socket() {
-    let package = r#"
-        package test:it;
-        world sockets {
-            import wasi:sockets/tcp-create-socket@0.2.0;
-            export pelton:event/handler@0.1.0;
-        }
-        package wasi:sockets@0.2.0 {
-            interface network {
-                enum ip-address-family { ipv4, ipv6 }
-                enum error-code {
-                    unknown, access-denied, not-supported, invalid-argument, out-of-memory,
-                    timeout, concurrency-conflict, not-in-progress, would-block, invalid-state,
-                    new-socket-limit, address-not-bindable, address-in-use, remote-unreachable,
-                    connection-refused, connection-reset, connection-aborted, datagram-too-large,
-                    name-unresolvable, temporary-resolver-failure, permanent-resolver-failure,
-                }
-            }
-            interface tcp { resource tcp-socket {} }
-            interface tcp-create-socket {
-                use network.{ip-address-family, error-code};
-                use tcp.{tcp-socket};
-                create-tcp-socket: func(family: ip-address-family)
-                    -> result<tcp-socket, error-code>;
-            }
-        }
-    "#;
-    let import = r#"(import "wasi:sockets/tcp-create-socket@0.2.0" "create-tcp-socket"
-                      (func $create (param i32 i32)))"#;
-    // Says whether it failed and with which error, as two digits.
-    let ask = r"
-        (call $create (i32.const 0) (i32.const 512))
-        (i32.store8 (i32.const 520) (i32.add (i32.const 48) (i32.load8_u (i32.const 512))))
-        (i32.store8 (i32.const 521) (i32.add (i32.const 48) (i32.load8_u (i32.const 516))))
-        (call $say (i32.const 520) (i32.const 2))";
-    let handler = handler(&wasm(write(&component(&asking(import, ask), "sockets", package))), 1);
-    assert_eq!(plain(handler.call(call("", "")).await), done(&["11"]), "access denied");
 }
 
 const MANIFEST: &str = "version: 1
