@@ -97,7 +97,7 @@ pub fn build_with(
 pub fn problems(function: &Function) -> Vec<String> {
     match &function.runtime {
         #[cfg(feature = "wasm")]
-        Runtime::Wasm(component) => wasm::problems(&component.file),
+        Runtime::Wasm(component) => wasm::problems(component),
         #[cfg(not(feature = "wasm"))]
         Runtime::Wasm(_) => vec![BuildError::NoWasm(function.name.clone()).to_string()],
         _ => Vec::new(),

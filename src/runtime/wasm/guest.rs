@@ -6,8 +6,10 @@ use thiserror::Error;
 use tracing::warn;
 use wasmtime::{ResourceLimiter, component::ResourceTable};
 use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::{
+    outgoing::{Hooks, Outgoing},
     output::{Output, Stream},
     world::pelton::event::{config, log},
 };
@@ -24,6 +26,12 @@ pub(super) struct Spec {
     pub(super) memory_limit: u64,
 }
 
+/// What they reach outside, once it is there.
+#[derive(Default)]
+pub(super) struct Reach {
+    pub(super) http: Option<Arc<Outgoing>>,
+}
+
 /// Handles of WASI that one instance may hold.
 const HANDLES_MAX: usize = 1000;
 /// The most random bytes in one request.
@@ -35,22 +43,44 @@ pub(super) struct Guest {
     out: Arc<Output>,
     pub(super) memory: Memory,
     /// Made when it is first asked for: many components never do.
-    wasi: Option<(WasiCtx, ResourceTable)>,
+    wasi: Option<Wasi>,
+    reach: Arc<Reach>,
+}
+
+struct Wasi {
+    ctx: WasiCtx,
+    table: ResourceTable,
+    http: WasiHttpCtx,
+    hooks: Hooks,
 }
 
 impl Guest {
-    pub(super) fn new(spec: &Arc<Spec>, event: EventId) -> Self {
+    pub(super) fn new(spec: &Arc<Spec>, reach: &Arc<Reach>, event: EventId) -> Self {
         Self {
             spec: Arc::clone(spec),
             out: Arc::new(Output::new(&spec.function, event)),
             memory: Memory { limit: spec.memory_limit, used: 0 },
             wasi: None,
+            reach: Arc::clone(reach),
         }
     }
 
     /// Another call begins in the same instance.
     pub(super) fn begin(&mut self, event: EventId) {
         self.out.begin(event);
+    }
+
+    fn wasi(&mut self) -> &mut Wasi {
+        self.wasi.get_or_insert_with(|| {
+            let mut table = ResourceTable::new();
+            table.set_max_capacity(HANDLES_MAX);
+            Wasi {
+                ctx: wasi(&self.spec, &self.out),
+                table,
+                http: WasiHttpCtx::new(),
+                hooks: Hooks(self.reach.http.clone()),
+            }
+        })
     }
 
     /// A call is over, and the instance lives on.
@@ -77,12 +107,15 @@ impl config::Host for Guest {
 
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        let (ctx, table) = self.wasi.get_or_insert_with(|| {
-            let mut table = ResourceTable::new();
-            table.set_max_capacity(HANDLES_MAX);
-            (wasi(&self.spec, &self.out), table)
-        });
+        let Wasi { ctx, table, .. } = self.wasi();
         WasiCtxView { ctx, table }
+    }
+}
+
+impl WasiHttpView for Guest {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        let Wasi { table, http, hooks, .. } = self.wasi();
+        WasiHttpCtxView { hooks, table, ctx: http }
     }
 }
 

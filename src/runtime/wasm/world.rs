@@ -56,6 +56,7 @@ impl World {
 /// Links what components of any world may import.
 pub(super) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
     generated::Function::add_to_linker::<_, HasSelf<_>>(linker, |guest| guest)
 }
 

@@ -2,6 +2,7 @@
 
 mod events;
 mod grants;
+mod http;
 
 use std::{
     fs,
@@ -252,12 +253,17 @@ bindings:
 
 /// Runs the program in a folder that is its home, too.
 fn pelton(folder: &Path, arguments: &[&str]) -> Output {
+    pelton_with(folder, arguments, &[])
+}
+
+fn pelton_with(folder: &Path, arguments: &[&str], env: &[(&str, &Path)]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_pelton"))
         .args(arguments)
         .current_dir(folder)
         .env("HOME", folder)
         .env("XDG_CACHE_HOME", folder.join("cache"))
         .env("GREETING", "good day")
+        .envs(env.iter().copied())
         .output()
         .unwrap()
 }
