@@ -9,6 +9,7 @@ mod fault;
 mod guest;
 mod host;
 mod inspect;
+mod keyvalue;
 mod outgoing;
 mod output;
 mod world;
@@ -34,6 +35,7 @@ use self::{
 use crate::{
     event::EventId,
     handler::{BoxFuture, Call, Fault, Handler, Reply},
+    keyvalue::Buckets,
     manifest::{Allow, Component, Function, Instances, defaults},
     runtime::http::client::Tasks,
 };
@@ -70,6 +72,7 @@ pub(super) struct Wasm {
     connect: Duration,
     /// Those that drive connections to servers.
     tasks: Tasks,
+    buckets: Option<Arc<dyn Buckets>>,
 }
 
 struct Loaded {
@@ -93,6 +96,7 @@ impl Wasm {
         function: &Function,
         component: &Component,
         concurrency: NonZeroUsize,
+        buckets: Option<&Arc<dyn Buckets>>,
     ) -> Self {
         let mut config = function.env.clone();
         for name in &component.allow.env {
@@ -114,6 +118,7 @@ impl Wasm {
             kept: Mutex::default(),
             connect: function.start_timeout,
             tasks: Tasks::default(),
+            buckets: buckets.cloned(),
         }
     }
 
@@ -147,6 +152,10 @@ impl Wasm {
         if face.calls_http() {
             let granted = &self.component.allow.http;
             reach.http = Some(Arc::new(Outgoing::new(granted, self.connect, &self.tasks).await?));
+        }
+        if face.opens_buckets() {
+            let buckets = self.buckets.as_deref();
+            reach.buckets = keyvalue::open(buckets, &self.component.allow.kv).await?;
         }
         Ok(reach)
     }

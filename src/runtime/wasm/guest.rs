@@ -9,6 +9,7 @@ use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
 use super::{
+    keyvalue,
     outgoing::{Hooks, Outgoing},
     output::{Output, Stream},
     world::pelton::event::{config, log},
@@ -30,6 +31,7 @@ pub(super) struct Spec {
 #[derive(Default)]
 pub(super) struct Reach {
     pub(super) http: Option<Arc<Outgoing>>,
+    pub(super) buckets: keyvalue::Granted,
 }
 
 /// Handles of WASI that one instance may hold.
@@ -44,7 +46,7 @@ pub(super) struct Guest {
     pub(super) memory: Memory,
     /// Made when it is first asked for: many components never do.
     wasi: Option<Wasi>,
-    reach: Arc<Reach>,
+    pub(super) reach: Arc<Reach>,
 }
 
 struct Wasi {

@@ -3,6 +3,7 @@
 mod events;
 mod grants;
 mod http;
+mod keyvalue;
 
 use std::{
     fs,
