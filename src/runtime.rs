@@ -78,7 +78,7 @@ pub fn build_with(
     concurrency: NonZeroUsize,
     metrics: WorkerMetrics,
 ) -> Result<Arc<dyn Handler>, BuildError> {
-    let Surroundings { launcher, natives, buckets } = *surroundings;
+    let Surroundings { launcher, natives, .. } = *surroundings;
     match &function.runtime {
         Runtime::Native => natives
             .get(&function.name)
@@ -92,7 +92,7 @@ pub fn build_with(
         }
         #[cfg(feature = "wasm")]
         Runtime::Wasm(component) => {
-            Ok(Arc::new(wasm::Wasm::new(function, component, concurrency, buckets)))
+            Ok(Arc::new(wasm::Wasm::new(function, component, concurrency, surroundings.buckets)))
         }
         #[cfg(not(feature = "wasm"))]
         Runtime::Wasm(_) => Err(BuildError::NoWasm(function.name.clone())),

@@ -17,7 +17,7 @@ use wasmtime::{
     WasmBacktraceDetails, component::Linker,
 };
 
-use super::{guest::Guest, world};
+use super::{cache, guest::Guest, world};
 
 /// Instances that run at the same time, of all functions together.
 const RUNNING_MAX: usize = 192;
@@ -65,6 +65,7 @@ impl Host {
     }
 
     fn new() -> wasmtime::Result<Self> {
+        cache::tidy();
         let engine = engine()?;
         let mut linker = Linker::new(&engine);
         world::link(&mut linker)?;

@@ -1,5 +1,6 @@
 //! What a component can and cannot do to the runner, to its neighbours and to the machine.
 
+mod cache;
 mod events;
 mod grants;
 mod http;
@@ -8,7 +9,6 @@ mod keyvalue;
 use std::{
     fs,
     num::NonZeroU64,
-    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     process::{Command, Output},
     time::Duration,
@@ -267,41 +267,6 @@ fn pelton_with(folder: &Path, arguments: &[&str], env: &[(&str, &Path)]) -> Outp
         .envs(env.iter().copied())
         .output()
         .unwrap()
-}
-
-#[test]
-fn a_component_is_compiled_once_and_kept_where_nobody_else_writes() {
-    let folder = folder();
-    fs::copy(conform(), folder.join("f.wasm")).unwrap();
-    fs::write(folder.join("pelton.yaml"), MANIFEST).unwrap();
-    let invoke = || {
-        let said = pelton(&folder, &["invoke", "f"]);
-        let text = String::from_utf8_lossy(&said.stdout).into_owned();
-        assert!(text.contains("good day"), "{text}{}", String::from_utf8_lossy(&said.stderr));
-    };
-    let kept = |place: &str| -> Vec<PathBuf> {
-        let Ok(entries) = fs::read_dir(folder.join(place)) else { return Vec::new() };
-        entries.map(|entry| entry.unwrap().path()).collect()
-    };
-    invoke();
-    let files = kept("cache/pelton");
-    assert_eq!(files.len(), 1);
-    let first = fs::metadata(&files[0]).unwrap();
-    invoke();
-    assert_eq!(kept("cache/pelton"), files);
-    assert_eq!(fs::metadata(&files[0]).unwrap().ino(), first.ino(), "it was compiled again");
-    assert_eq!(first.mode() & 0o777, 0o600);
-
-    fs::write(&files[0], "no code").unwrap();
-    invoke();
-    assert_ne!(fs::metadata(&files[0]).unwrap().ino(), first.ino(), "a broken one is replaced");
-
-    let all = fs::Permissions::from_mode(0o777);
-    fs::set_permissions(folder.join("cache/pelton"), all).unwrap();
-    fs::remove_file(&files[0]).unwrap();
-    invoke();
-    assert_eq!(kept("cache/pelton"), Vec::<PathBuf>::new(), "others could write there");
-    assert_eq!(kept(".cache/pelton").len(), 1);
 }
 
 #[tokio::test]
