@@ -12,6 +12,7 @@ mod inspect;
 mod keyvalue;
 mod outgoing;
 mod output;
+mod places;
 mod world;
 
 use std::{
@@ -27,9 +28,10 @@ use wasmtime::Store;
 
 use self::{
     guest::{Guest, Reach, Spec},
-    host::{Expected, Host},
+    host::Host,
     inspect::Face,
     outgoing::Outgoing,
+    places::Share,
     world::{CallError, Instance, Prepared, World},
 };
 use crate::{
@@ -65,7 +67,7 @@ fn face(bytes: &[u8], allow: &Allow) -> Result<(World, Face), Vec<String>> {
 pub(super) struct Wasm {
     component: Component,
     spec: Arc<Spec>,
-    concurrency: usize,
+    share: Share,
     loaded: OnceCell<Loaded>,
     kept: Mutex<Vec<Live>>,
     /// How long a connection to a server may take to be there.
@@ -77,7 +79,7 @@ pub(super) struct Wasm {
 
 struct Loaded {
     prepared: Prepared,
-    share: Expected,
+    host: Arc<Host>,
     reach: Arc<Reach>,
 }
 
@@ -113,7 +115,7 @@ impl Wasm {
         Self {
             component: component.clone(),
             spec: Arc::new(spec),
-            concurrency: concurrency.get(),
+            share: Share::new(&function.name, concurrency.get()),
             loaded: OnceCell::new(),
             kept: Mutex::default(),
             connect: function.start_timeout,
@@ -128,22 +130,21 @@ impl Wasm {
 
     async fn load(&self) -> Result<Loaded, String> {
         let (component, dirs) = (self.component.clone(), self.spec.dirs.clone());
-        let (spec, concurrency) = (Arc::clone(&self.spec), self.concurrency);
-        let share = move |host: &Arc<Host>| host.expect(&spec.function, concurrency);
         let began = Instant::now();
         let loading = tokio::task::spawn_blocking(move || {
             let missing = dirs.iter().find(|(_, folder)| !folder.is_dir());
             match missing {
                 Some((name, _)) => Err(format!("there is no folder `{name}`, which it may read")),
-                None => load(&component, share)
-                    .map_err(|why| format!("{}: {why}", component.file.display())),
+                None => {
+                    load(&component).map_err(|why| format!("{}: {why}", component.file.display()))
+                }
             }
         });
         let loading = loading.await.map_err(|err| format!("loading broke off: {err}"))?;
-        let (prepared, share, face) = loading?;
+        let (prepared, host, face) = loading?;
         let reach = Arc::new(self.reach(&face).await?);
         info!(function = self.spec.function, took = ?began.elapsed(), "loaded a component");
-        Ok(Loaded { prepared, share, reach })
+        Ok(Loaded { prepared, host, reach })
     }
 
     /// What is granted and asked for.
@@ -167,10 +168,8 @@ impl Wasm {
             live.store.data_mut().begin(event.clone());
             return Ok(live);
         }
-        let mut store = Store::new(
-            &loaded.share.host.engine,
-            Guest::new(&self.spec, &loaded.reach, event.clone()),
-        );
+        let mut store =
+            Store::new(&loaded.host.engine, Guest::new(&self.spec, &loaded.reach, event.clone()));
         store.limiter(|guest| &mut guest.memory);
         store.set_hostcall_fuel(OUTPUT_MAX);
         store.set_epoch_deadline(1);
@@ -194,7 +193,7 @@ impl Wasm {
     fn keep(&self, loaded: &Loaded, mut live: Live) {
         live.store.data_mut().end();
         if self.may_live(&live) {
-            live.place = Arc::clone(&loaded.share.host.kept).try_acquire_owned().ok();
+            live.place = Arc::clone(&loaded.host.kept).try_acquire_owned().ok();
             if live.place.is_some() {
                 self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(live);
             }
@@ -215,10 +214,7 @@ impl Wasm {
     }
 }
 
-fn load(
-    component: &Component,
-    share: impl FnOnce(&Arc<Host>) -> Expected,
-) -> Result<(Prepared, Expected, Face), String> {
+fn load(component: &Component) -> Result<(Prepared, Arc<Host>, Face), String> {
     let bytes = fs::read(&component.file).map_err(|err| err.to_string())?;
     let (world, face) = face(&bytes, &component.allow).map_err(|problems| problems.join("; "))?;
     let load = || {
@@ -227,7 +223,7 @@ fn load(
         let component = cache::compile(&host.engine, &bytes)?;
         drop(one_at_a_time);
         let prepared = world.prepare(host.linker.instantiate_pre(&component)?)?;
-        Ok((prepared, share(&host), face))
+        Ok((prepared, Arc::clone(&host), face))
     };
     load().map_err(|err: wasmtime::Error| format!("{err:#}"))
 }
@@ -236,9 +232,9 @@ impl Handler for Wasm {
     fn call(&self, call: Call) -> BoxFuture<'_, Result<Reply, Fault>> {
         Box::pin(async move {
             let loaded = self.loaded().await?;
-            let room = loaded.share.host.running.acquire().await;
-            let _room = room.map_err(|_| Fault::Unavailable("the engine has ended".to_owned()))?;
-            let _ticking = loaded.share.host.ticking();
+            // The time of an event starts when there is room for it.
+            let _place = self.share.place().await;
+            let _ticking = loaded.host.ticking();
             let ran = tokio::time::timeout(call.timeout, self.run(loaded, &call)).await;
             ran.unwrap_or(Err(Fault::Timeout(call.timeout)))
         })
@@ -249,9 +245,8 @@ impl Handler for Wasm {
     fn start(&self) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
             let loaded = self.loaded().await?;
-            let room = loaded.share.host.running.acquire().await;
-            let _room = room.map_err(|_| Fault::Unavailable("the engine has ended".to_owned()))?;
-            let _ticking = loaded.share.host.ticking();
+            let _place = self.share.place().await;
+            let _ticking = loaded.host.ticking();
             let nobody = EventId { stream: "".into(), sequence: 0 };
             let live = self.instance(loaded, &nobody).await?;
             self.keep(loaded, live);

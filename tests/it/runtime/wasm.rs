@@ -5,6 +5,7 @@ mod events;
 mod grants;
 mod http;
 mod keyvalue;
+mod places;
 
 use std::{
     fs,
@@ -169,13 +170,6 @@ async fn each_call_has_an_instance_of_its_own_unless_told_otherwise() {
     crash(reused.call(call("trap", "")).await);
     assert_eq!(plain(reused.call(call("calls", "")).await), calls(1), "none lives on after a trap");
     reused.stop().await;
-}
-
-#[tokio::test]
-async fn many_more_calls_than_instances_all_run() {
-    let handler = handler(&wasm(conform()), 1000);
-    let said = join_all((0..1000).map(|_| handler.call(call("calls", "")))).await;
-    assert!(said.into_iter().all(|said| plain(said) == calls(1)));
 }
 
 #[tokio::test]

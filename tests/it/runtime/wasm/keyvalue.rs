@@ -7,37 +7,39 @@ use async_nats::jetstream::kv;
 use super::{super::components::component, asking, pelton_with};
 use crate::harness::{NatsServer, Runner, Site, eventually};
 
+/// What `wasi:keyvalue` is to the component below.
+const PACKAGE: &str = r#"
+    package test:it;
+    world keeper {
+        import wasi:keyvalue/store@0.2.0-draft;
+        import wasi:keyvalue/atomics@0.2.0-draft;
+        export pelton:event/handler@0.1.0;
+    }
+    package wasi:keyvalue@0.2.0-draft {
+        interface store {
+            variant error { no-such-store, access-denied, other(string) }
+            record key-response { keys: list<string>, cursor: option<u64> }
+            resource bucket {
+                get: func(key: string) -> result<option<list<u8>>, error>;
+                set: func(key: string, value: list<u8>) -> result<_, error>;
+                delete: func(key: string) -> result<_, error>;
+                exists: func(key: string) -> result<bool, error>;
+                list-keys: func(cursor: option<u64>) -> result<key-response, error>;
+            }
+            open: func(identifier: string) -> result<bucket, error>;
+        }
+        interface atomics {
+            use store.{bucket, error};
+            increment: func(bucket: borrow<bucket>, key: string, delta: u64)
+                -> result<u64, error>;
+        }
+    }
+"#;
+
 /// A component that does with the key that follows in its event what the event's first letter says:
 /// `i`ncrements it; `w`rites and reads it; `d`eletes it and says whether it exists; says how many
 /// keys the `l`ist has; `o`pens another bucket. An error is said as a letter from A.
 fn keeper() -> Vec<u8> {
-    let package = r#"
-        package test:it;
-        world keeper {
-            import wasi:keyvalue/store@0.2.0-draft;
-            import wasi:keyvalue/atomics@0.2.0-draft;
-            export pelton:event/handler@0.1.0;
-        }
-        package wasi:keyvalue@0.2.0-draft {
-            interface store {
-                variant error { no-such-store, access-denied, other(string) }
-                record key-response { keys: list<string>, cursor: option<u64> }
-                resource bucket {
-                    get: func(key: string) -> result<option<list<u8>>, error>;
-                    set: func(key: string, value: list<u8>) -> result<_, error>;
-                    delete: func(key: string) -> result<_, error>;
-                    exists: func(key: string) -> result<bool, error>;
-                    list-keys: func(cursor: option<u64>) -> result<key-response, error>;
-                }
-                open: func(identifier: string) -> result<bucket, error>;
-            }
-            interface atomics {
-                use store.{bucket, error};
-                increment: func(bucket: borrow<bucket>, key: string, delta: u64)
-                    -> result<u64, error>;
-            }
-        }
-    "#;
     let import = r#"
         (import "wasi:keyvalue/store@0.2.0-draft" "open" (func $open (param i32 i32 i32)))
         (import "wasi:keyvalue/store@0.2.0-draft" "[method]bucket.get"
@@ -96,7 +98,7 @@ fn keeper() -> Vec<u8> {
         (call $list (local.get $bucket) (i32.const 0) (i64.const 0) (i32.const 512))
         (if (call $failed (i32.const 8)) (then (return)))
         (call $letter (i32.const 48) (i32.load (i32.const 524)))";
-    component(&asking(import, ask), "keeper", package)
+    component(&asking(import, ask), "keeper", PACKAGE)
 }
 
 const BODY: &str = r"
