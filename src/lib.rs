@@ -7,6 +7,7 @@ pub mod duration;
 mod embed;
 pub mod event;
 pub mod handler;
+pub mod keyvalue;
 pub mod letter;
 pub mod manifest;
 pub mod metrics;

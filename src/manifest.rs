@@ -24,7 +24,7 @@ mod validate;
 mod wording;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
-pub use http::{Http, HttpMode};
+pub use http::{Http, HttpMode, HttpOrigin};
 pub use lambda::{Lambda, LambdaEvent};
 pub use load::{Loaded, Mode};
 pub use runtime::Runtime;
@@ -235,6 +235,10 @@ pub struct Allow {
     pub env: Vec<String>,
     /// Folders that it may read: as it names them, and absolute.
     pub dirs: Vec<(String, PathBuf)>,
+    /// Servers that it may call over HTTP.
+    pub http: Vec<HttpOrigin>,
+    /// Key-value buckets that it may read and write.
+    pub kv: Vec<String>,
 }
 
 /// How the instances of a WebAssembly component are used.

@@ -1,6 +1,7 @@
 //! NATS `JetStream`: the one implementation of [`source`](crate::source), and the only module that
 //! names `async_nats`.
 
+mod buckets;
 mod connect;
 mod inspect;
 mod lease;
@@ -12,6 +13,7 @@ mod pull;
 mod reply;
 mod send;
 
+pub use buckets::NatsBuckets;
 pub use connect::{Connection, ConnectionError};
 pub(crate) use inspect::read_gauges;
 pub use inspect::{BindingReport, Orphan, Report};

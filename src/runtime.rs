@@ -19,6 +19,7 @@ use tracing::warn;
 
 use crate::{
     handler::Handler,
+    keyvalue::Buckets,
     manifest::{Function, Lambda, Runtime},
     metrics::WorkerMetrics,
 };
@@ -53,20 +54,33 @@ pub fn build(
     metrics: WorkerMetrics,
     natives: &Natives,
 ) -> Result<Arc<dyn Handler>, BuildError> {
-    build_with(&Launcher::default(), function, concurrency, metrics, natives)
+    let launcher = Launcher::default();
+    let surroundings = Surroundings { launcher: &launcher, natives, buckets: None };
+    build_with(&surroundings, function, concurrency, metrics)
 }
 
-/// As [`build`], starting processes by re-executing another binary than the running one.
+/// What handlers are given besides their function.
+#[derive(Debug, Clone, Copy)]
+pub struct Surroundings<'a> {
+    /// How processes are started.
+    pub launcher: &'a Launcher,
+    /// Functions that are compiled in.
+    pub natives: &'a Natives,
+    /// Where buckets are; none: nowhere.
+    pub buckets: Option<&'a Arc<dyn Buckets>>,
+}
+
+/// As [`build`], in other surroundings than the usual ones.
 ///
 /// # Errors
 /// As [`build`].
 pub fn build_with(
-    launcher: &Launcher,
+    surroundings: &Surroundings<'_>,
     function: &Function,
     concurrency: NonZeroUsize,
     metrics: WorkerMetrics,
-    natives: &Natives,
 ) -> Result<Arc<dyn Handler>, BuildError> {
+    let Surroundings { launcher, natives, .. } = *surroundings;
     match &function.runtime {
         Runtime::Native => natives
             .get(&function.name)
@@ -79,7 +93,9 @@ pub fn build_with(
             Err(BuildError::NoProgram(function.name.clone()))
         }
         #[cfg(feature = "wasm")]
-        Runtime::Wasm(component) => Ok(Arc::new(wasm::Wasm::new(function, component, concurrency))),
+        Runtime::Wasm(component) => {
+            Ok(Arc::new(wasm::Wasm::new(function, component, concurrency, surroundings.buckets)))
+        }
         #[cfg(not(feature = "wasm"))]
         Runtime::Wasm(_) => Err(BuildError::NoWasm(function.name.clone())),
         Runtime::Exec(command) => Ok(Arc::new(exec::Exec::new(launcher, function, command))),
@@ -110,7 +126,7 @@ fn limits(function: &Function) -> cgroup::Limits {
 pub fn problems(function: &Function) -> Vec<String> {
     match &function.runtime {
         #[cfg(feature = "wasm")]
-        Runtime::Wasm(component) => wasm::problems(&component.file),
+        Runtime::Wasm(component) => wasm::problems(component),
         #[cfg(not(feature = "wasm"))]
         Runtime::Wasm(_) => vec![BuildError::NoWasm(function.name.clone()).to_string()],
         _ => Vec::new(),

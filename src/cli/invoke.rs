@@ -16,7 +16,7 @@ use pelton::{
     manifest::{Binding, Manifest},
     metrics::Metrics,
     outputs::{self, Provenance},
-    runtime::{self, Launcher, Natives},
+    runtime::{self, Launcher, Natives, Surroundings},
     source::Origin,
 };
 
@@ -63,12 +63,13 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let (function, binding) = find(&manifest, &args)?;
     let event = event(&args, binding)?;
     let metrics = Metrics::new().map_err(|err| Failure::Problem(err.to_string()))?;
+    let (launcher, natives) = (Launcher::default(), Natives::new());
+    let surroundings = Surroundings { launcher: &launcher, natives: &natives, buckets: None };
     let handler = runtime::build_with(
-        &Launcher::default(),
+        &surroundings,
         function,
         std::num::NonZeroUsize::MIN,
         metrics.workers(&function.name),
-        &Natives::new(),
     )
     .map_err(|err| Failure::Problem(err.to_string()))?;
     let timeout = binding.map_or(Duration::from_secs(30), |binding| binding.timeout);

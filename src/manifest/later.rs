@@ -10,13 +10,11 @@ pub(super) struct Later {
     pub(super) what: &'static str,
 }
 
-pub(super) const LATER: [Later; 21] = [
+pub(super) const LATER: [Later; 19] = [
     later("", "events", "schemas of events"),
     later("", "renamed_from", "renaming a manifest"),
     later("", "slots", "a limit for all bindings together"),
     later("", "allow", "grants"),
-    later("functions.*.allow", "http", "calls of a WebAssembly function to the outside"),
-    later("functions.*.allow", "kv", "buckets for a WebAssembly function"),
     later("functions.*", "slots", "a limit for one function"),
     later("functions.*", "renamed_from", "renaming a function"),
     later("bindings[]", "request", "the trigger that answers requests"),
@@ -61,9 +59,6 @@ mod tests {
             let item = match context {
                 "" => format!("{key}: 1"),
                 "functions.*" => format!("functions: {{f: {{{key}: 1}}}}"),
-                "functions.*.allow" => {
-                    format!("functions: {{f: {{run: f.wasm, allow: {{{key}: 1}}}}}}")
-                }
                 "bindings[]" => format!("bindings: [{{{key}: 1}}]"),
                 other => format!("{other}: {{{key}: 1}}"),
             };

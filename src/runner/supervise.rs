@@ -16,9 +16,10 @@ use super::Runner;
 use crate::{
     binding::{Binding, Health},
     handler::Handler,
+    keyvalue::Buckets,
     manifest,
-    nats::{Connection, NatsLedger, NatsSink, NatsSource, Provisioned},
-    runtime::{self, BuildError},
+    nats::{Connection, NatsBuckets, NatsLedger, NatsSink, NatsSource, Provisioned},
+    runtime::{self, BuildError, Surroundings},
     settle::backoff,
     shutdown::Shutdown,
 };
@@ -74,13 +75,14 @@ impl Supervised {
         spec: &manifest::Binding,
         function: &manifest::Function,
     ) -> Result<Self, BuildError> {
-        let handler = runtime::build_with(
-            &runner.launcher,
-            function,
-            spec.concurrency,
-            runner.metrics.workers(&function.name),
-            &runner.natives,
-        )?;
+        let buckets: Arc<dyn Buckets> = Arc::new(NatsBuckets::new(connection.clone()));
+        let surroundings = Surroundings {
+            launcher: &runner.launcher,
+            natives: &runner.natives,
+            buckets: Some(&buckets),
+        };
+        let workers = runner.metrics.workers(&function.name);
+        let handler = runtime::build_with(&surroundings, function, spec.concurrency, workers)?;
         let metrics = runner.metrics.binding(&spec.name);
         let manifest = &runner.manifest;
         let binding = Binding {

@@ -9,14 +9,17 @@ mod fault;
 mod guest;
 mod host;
 mod inspect;
+mod keyvalue;
+mod outgoing;
+mod output;
+mod places;
 mod world;
 
 use std::{
     fs,
     num::NonZeroUsize,
-    path::Path,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use tokio::sync::{OnceCell, OwnedSemaphorePermit};
@@ -24,51 +27,60 @@ use tracing::{debug, info};
 use wasmtime::Store;
 
 use self::{
-    guest::{Guest, Spec},
-    host::{Expected, Host},
+    guest::{Guest, Reach, Spec},
+    host::Host,
     inspect::Face,
+    outgoing::Outgoing,
+    places::Share,
     world::{CallError, Instance, Prepared, World},
 };
 use crate::{
     event::EventId,
     handler::{BoxFuture, Call, Fault, Handler, Reply},
-    manifest::{Component, Function, Instances, defaults},
+    keyvalue::Buckets,
+    manifest::{Allow, Component, Function, Instances, defaults},
+    runtime::http::client::Tasks,
 };
 
 /// The most bytes that a component may hand over at once, as in `exec`.
 const OUTPUT_MAX: usize = 64 << 20;
 
 /// What keeps a component from being run, each in a sentence. A file that is not there yet is none.
-pub(super) fn problems(file: &Path) -> Vec<String> {
-    match fs::read(file) {
-        Ok(bytes) => face(&bytes).err().unwrap_or_default(),
+pub(super) fn problems(component: &Component) -> Vec<String> {
+    match fs::read(&component.file) {
+        Ok(bytes) => face(&bytes, &component.allow).err().unwrap_or_default(),
         Err(_) => Vec::new(),
     }
 }
 
-fn face(bytes: &[u8]) -> Result<World, Vec<String>> {
+fn face(bytes: &[u8], allow: &Allow) -> Result<(World, Face), Vec<String>> {
     let face = Face::read(bytes).map_err(|why| vec![why])?;
-    let mut problems: Vec<String> =
-        face.ungranted().map(|name| format!("it imports `{name}`, which is not granted")).collect();
+    let mut problems: Vec<String> = face.ungranted(allow).collect();
     let world = World::of(&face);
     if world.is_none() {
         problems.push("it does not export `pelton:event/handler@0.1.0`".to_owned());
     }
-    world.filter(|_| problems.is_empty()).ok_or(problems)
+    world.filter(|_| problems.is_empty()).map(|world| (world, face)).ok_or(problems)
 }
 
 /// A component and the instances of it that are kept.
 pub(super) struct Wasm {
     component: Component,
     spec: Arc<Spec>,
-    concurrency: usize,
+    share: Share,
     loaded: OnceCell<Loaded>,
     kept: Mutex<Vec<Live>>,
+    /// How long a connection to a server may take to be there.
+    connect: Duration,
+    /// Those that drive connections to servers.
+    tasks: Tasks,
+    buckets: Option<Arc<dyn Buckets>>,
 }
 
 struct Loaded {
     prepared: Prepared,
-    share: Expected,
+    host: Arc<Host>,
+    reach: Arc<Reach>,
 }
 
 /// An instance with its store.
@@ -86,6 +98,7 @@ impl Wasm {
         function: &Function,
         component: &Component,
         concurrency: NonZeroUsize,
+        buckets: Option<&Arc<dyn Buckets>>,
     ) -> Self {
         let mut config = function.env.clone();
         for name in &component.allow.env {
@@ -102,9 +115,12 @@ impl Wasm {
         Self {
             component: component.clone(),
             spec: Arc::new(spec),
-            concurrency: concurrency.get(),
+            share: Share::new(&function.name, concurrency.get()),
             loaded: OnceCell::new(),
             kept: Mutex::default(),
+            connect: function.start_timeout,
+            tasks: Tasks::default(),
+            buckets: buckets.cloned(),
         }
     }
 
@@ -113,20 +129,36 @@ impl Wasm {
     }
 
     async fn load(&self) -> Result<Loaded, String> {
-        let (file, dirs) = (self.component.file.clone(), self.spec.dirs.clone());
-        let (spec, concurrency) = (Arc::clone(&self.spec), self.concurrency);
-        let share = move |host: &Arc<Host>| host.expect(&spec.function, concurrency);
+        let (component, dirs) = (self.component.clone(), self.spec.dirs.clone());
         let began = Instant::now();
-        let loaded = tokio::task::spawn_blocking(move || {
+        let loading = tokio::task::spawn_blocking(move || {
             let missing = dirs.iter().find(|(_, folder)| !folder.is_dir());
             match missing {
                 Some((name, _)) => Err(format!("there is no folder `{name}`, which it may read")),
-                None => load(&file, share).map_err(|why| format!("{}: {why}", file.display())),
+                None => {
+                    load(&component).map_err(|why| format!("{}: {why}", component.file.display()))
+                }
             }
         });
-        let loaded = loaded.await.map_err(|err| format!("loading broke off: {err}"))??;
+        let loading = loading.await.map_err(|err| format!("loading broke off: {err}"))?;
+        let (prepared, host, face) = loading?;
+        let reach = Arc::new(self.reach(&face).await?);
         info!(function = self.spec.function, took = ?began.elapsed(), "loaded a component");
-        Ok(loaded)
+        Ok(Loaded { prepared, host, reach })
+    }
+
+    /// What is granted and asked for.
+    async fn reach(&self, face: &Face) -> Result<Reach, String> {
+        let mut reach = Reach::default();
+        if face.calls_http() {
+            let granted = &self.component.allow.http;
+            reach.http = Some(Arc::new(Outgoing::new(granted, self.connect, &self.tasks).await?));
+        }
+        if face.opens_buckets() {
+            let buckets = self.buckets.as_deref();
+            reach.buckets = keyvalue::open(buckets, &self.component.allow.kv).await?;
+        }
+        Ok(reach)
     }
 
     async fn instance(&self, loaded: &Loaded, event: &EventId) -> Result<Live, Fault> {
@@ -137,7 +169,7 @@ impl Wasm {
             return Ok(live);
         }
         let mut store =
-            Store::new(&loaded.share.host.engine, Guest::new(&self.spec, event.clone()));
+            Store::new(&loaded.host.engine, Guest::new(&self.spec, &loaded.reach, event.clone()));
         store.limiter(|guest| &mut guest.memory);
         store.set_hostcall_fuel(OUTPUT_MAX);
         store.set_epoch_deadline(1);
@@ -159,8 +191,9 @@ impl Wasm {
 
     /// Only an instance that answered as it should is used again.
     fn keep(&self, loaded: &Loaded, mut live: Live) {
+        live.store.data_mut().end();
         if self.may_live(&live) {
-            live.place = Arc::clone(&loaded.share.host.kept).try_acquire_owned().ok();
+            live.place = Arc::clone(&loaded.host.kept).try_acquire_owned().ok();
             if live.place.is_some() {
                 self.kept.lock().unwrap_or_else(PoisonError::into_inner).push(live);
             }
@@ -181,16 +214,16 @@ impl Wasm {
     }
 }
 
-fn load(file: &Path, share: impl FnOnce(&Arc<Host>) -> Expected) -> Result<Loaded, String> {
-    let bytes = fs::read(file).map_err(|err| err.to_string())?;
-    let world = face(&bytes).map_err(|problems| problems.join("; "))?;
+fn load(component: &Component) -> Result<(Prepared, Arc<Host>, Face), String> {
+    let bytes = fs::read(&component.file).map_err(|err| err.to_string())?;
+    let (world, face) = face(&bytes, &component.allow).map_err(|problems| problems.join("; "))?;
     let load = || {
         let host = Host::shared()?;
         let one_at_a_time = host.compiling.lock().unwrap_or_else(PoisonError::into_inner);
         let component = cache::compile(&host.engine, &bytes)?;
         drop(one_at_a_time);
         let prepared = world.prepare(host.linker.instantiate_pre(&component)?)?;
-        Ok(Loaded { prepared, share: share(&host) })
+        Ok((prepared, Arc::clone(&host), face))
     };
     load().map_err(|err: wasmtime::Error| format!("{err:#}"))
 }
@@ -199,9 +232,9 @@ impl Handler for Wasm {
     fn call(&self, call: Call) -> BoxFuture<'_, Result<Reply, Fault>> {
         Box::pin(async move {
             let loaded = self.loaded().await?;
-            let room = loaded.share.host.running.acquire().await;
-            let _room = room.map_err(|_| Fault::Unavailable("the engine has ended".to_owned()))?;
-            let _ticking = loaded.share.host.ticking();
+            // The time of an event starts when there is room for it.
+            let _place = self.share.place().await;
+            let _ticking = loaded.host.ticking();
             let ran = tokio::time::timeout(call.timeout, self.run(loaded, &call)).await;
             ran.unwrap_or(Err(Fault::Timeout(call.timeout)))
         })
@@ -212,9 +245,8 @@ impl Handler for Wasm {
     fn start(&self) -> BoxFuture<'_, Result<(), Fault>> {
         Box::pin(async move {
             let loaded = self.loaded().await?;
-            let room = loaded.share.host.running.acquire().await;
-            let _room = room.map_err(|_| Fault::Unavailable("the engine has ended".to_owned()))?;
-            let _ticking = loaded.share.host.ticking();
+            let _place = self.share.place().await;
+            let _ticking = loaded.host.ticking();
             let nobody = EventId { stream: "".into(), sequence: 0 };
             let live = self.instance(loaded, &nobody).await?;
             self.keep(loaded, live);
@@ -227,6 +259,8 @@ impl Handler for Wasm {
             let kept =
                 std::mem::take(&mut *self.kept.lock().unwrap_or_else(PoisonError::into_inner));
             debug!(function = self.spec.function, instances = kept.len(), "ended");
+            drop(kept);
+            self.tasks.end().await;
         })
     }
 }

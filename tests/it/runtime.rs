@@ -31,7 +31,7 @@ use pelton::{
     handler::{Call, Company, Fault, Handler, NonEmpty, Reply},
     manifest::{Function, Runtime},
     metrics::Metrics,
-    runtime::{Launcher, Natives, build_with},
+    runtime::{Launcher, Natives, Surroundings, build_with},
 };
 use time::OffsetDateTime;
 
@@ -72,7 +72,9 @@ pub(crate) fn handler(function: &Function, concurrency: usize) -> Arc<dyn Handle
     let launcher = Launcher { program: env!("CARGO_BIN_EXE_pelton").into() };
     let metrics = Metrics::new().unwrap().workers(&function.name);
     let concurrency = NonZeroUsize::new(concurrency).unwrap();
-    build_with(&launcher, function, concurrency, metrics, &natives()).unwrap()
+    let natives = natives();
+    let surroundings = Surroundings { launcher: &launcher, natives: &natives, buckets: None };
+    build_with(&surroundings, function, concurrency, metrics).unwrap()
 }
 
 /// One worker that has `concurrency` calls.
@@ -129,7 +131,7 @@ fn a_build_without_webassembly_says_so() {
     };
     let function = function(Runtime::Wasm(component));
     let metrics = Metrics::new().unwrap().workers("f");
-    let built = build_with(&Launcher::default(), &function, NonZeroUsize::MIN, metrics, &natives());
+    let built = pelton::runtime::build(&function, NonZeroUsize::MIN, metrics, &natives());
     assert!(built.err().unwrap().to_string().contains("built without WebAssembly"));
     assert_eq!(pelton::runtime::problems(&function).len(), 1);
 }

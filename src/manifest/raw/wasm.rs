@@ -18,6 +18,10 @@ pub(in crate::manifest) struct Allow {
     pub(in crate::manifest) env: Option<OneOrMany>,
     /// Folders that it may read.
     pub(in crate::manifest) dirs: Option<OneOrMany>,
+    /// Servers that it may call: `api.example.com` (over TLS), `https://host:8443`, `http://host`.
+    pub(in crate::manifest) http: Option<OneOrMany>,
+    /// Key-value buckets that it may read and write; they must exist.
+    pub(in crate::manifest) kv: Option<OneOrMany>,
 }
 
 /// How the instances of a WebAssembly component are used.
@@ -46,7 +50,7 @@ pub(in crate::manifest) struct Reuse {
 }
 
 impl Block for Allow {
-    const TAKES: &'static str = "the keys `env:` and `dirs:`";
+    const TAKES: &'static str = "the keys `env:`, `dirs:`, `http:` and `kv:`";
 }
 
 impl Block for Reuse {

@@ -1,9 +1,14 @@
 //! Connections: a pool for each function, TLS with the system's roots and the manifest's.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http_body_util::Full;
+use hyper::body::Body;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::{
     client::legacy::{self, connect::HttpConnector},
@@ -22,7 +27,8 @@ use tracing::warn;
 
 use crate::manifest::Http;
 
-pub(super) type Client = legacy::Client<HttpsConnector<HttpConnector>, Full<Bytes>>;
+pub(in crate::runtime) type Client<B = Full<Bytes>> =
+    legacy::Client<HttpsConnector<HttpConnector>, B>;
 
 /// Shorter than servers keep a connection that nobody uses (2 s is the shortest in common use), so
 /// that none is taken up in the moment in which the server lets it go.
@@ -35,14 +41,43 @@ const PING: Duration = Duration::from_secs(5);
 /// Why there can be no connection, in words.
 pub(super) async fn build(spec: &Http, connect: Duration, tasks: &Tasks) -> Result<Client, String> {
     let roots = match spec.url.scheme_str() {
-        Some("https") => {
-            let ca_file = spec.ca_file.clone();
-            let load = move || roots(ca_file.as_deref());
-            let loaded = tokio::task::spawn_blocking(load).await;
-            loaded.map_err(|err| format!("cannot load certificates: {err}"))??
-        }
+        Some("https") => trusted(spec.ca_file.clone()).await?,
         _ => RootCertStore::empty(),
     };
+    let versions = if spec.http2 { Versions::Http2 } else { Versions::Any };
+    client(roots, versions, connect, tasks)
+}
+
+/// Which HTTP a server is spoken to in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::runtime) enum Versions {
+    /// What it chooses.
+    Any,
+    /// HTTP/2, unasked.
+    Http2,
+}
+
+/// The roots of this system, and those of a file.
+///
+/// # Errors
+/// When the file cannot be used.
+pub(in crate::runtime) async fn trusted(ca_file: Option<PathBuf>) -> Result<RootCertStore, String> {
+    let load = move || roots(ca_file.as_deref());
+    let loaded = tokio::task::spawn_blocking(load).await;
+    loaded.map_err(|err| format!("cannot load certificates: {err}"))?
+}
+
+/// # Errors
+/// When TLS cannot be set up.
+pub(in crate::runtime) fn client<B>(
+    roots: RootCertStore,
+    versions: Versions,
+    connect: Duration,
+    tasks: &Tasks,
+) -> Result<Client<B>, String>
+where
+    B: Body<Data: Send> + Send,
+{
     // The same provider as the connection to NATS: one crypto library in the binary.
     let tls = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -54,10 +89,9 @@ pub(super) async fn build(spec: &Http, connect: Duration, tasks: &Tasks) -> Resu
     tcp.set_nodelay(true);
     tcp.set_connect_timeout(Some(connect));
     let https = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http();
-    let connector = if spec.http2 {
-        https.enable_http2().wrap_connector(tcp)
-    } else {
-        https.enable_all_versions().wrap_connector(tcp)
+    let connector = match versions {
+        Versions::Http2 => https.enable_http2().wrap_connector(tcp),
+        Versions::Any => https.enable_all_versions().wrap_connector(tcp),
     };
     Ok(legacy::Client::builder(tasks.clone())
         .pool_idle_timeout(IDLE)
@@ -65,7 +99,7 @@ pub(super) async fn build(spec: &Http, connect: Duration, tasks: &Tasks) -> Resu
         .timer(TokioTimer::new())
         .http2_keep_alive_interval(PING)
         .http2_keep_alive_timeout(PING)
-        .http2_only(spec.http2)
+        .http2_only(versions == Versions::Http2)
         .build(connector))
 }
 
@@ -92,7 +126,7 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, String> {
 
 /// The tasks that drive connections. They end with their owner, or when told to.
 #[derive(Clone)]
-pub(super) struct Tasks {
+pub(in crate::runtime) struct Tasks {
     running: TaskTracker,
     ending: CancellationToken,
     _guard: Arc<DropGuard>,
@@ -107,7 +141,7 @@ impl Default for Tasks {
 }
 
 impl Tasks {
-    pub(super) async fn end(&self) {
+    pub(in crate::runtime) async fn end(&self) {
         self.ending.cancel();
         self.running.close();
         self.running.wait().await;

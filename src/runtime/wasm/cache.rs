@@ -4,6 +4,10 @@
 //! belongs to this user and that nobody else can write to, under a name that only this module
 //! gives: the digest of the component and that of everything its compilation depends on. Nothing
 //! in a manifest can name such a file.
+//!
+//! A file's time of modification is when it was last used. What nobody used for long goes, and the
+//! oldest of what is too much. Runners that do this at the same time do no harm: code that is
+//! mapped stays when its file goes, and what is missing is compiled again.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -12,11 +16,21 @@ use std::{
     os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, SystemTime},
 };
 
 use sha2::{Digest, Sha256};
 use tracing::{debug, warn};
 use wasmtime::{Engine, component::Component};
+
+/// How long a file is kept that nobody uses.
+const UNUSED_MAX: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+/// Bytes of all files together: components that are built again and again leave one each time.
+const KEPT_MAX: u64 = 2 << 30;
+/// A use within this of another is not noted: it would be a write for nothing.
+const NOTED_EVERY: Duration = Duration::from_secs(60 * 60);
+/// Digits of the digests in a name.
+const DIGITS: (usize, usize) = (64, 16);
 
 /// Compiles a component, or finds it compiled. Takes seconds for a large one: not for a thread that
 /// others wait for.
@@ -28,6 +42,9 @@ pub(super) fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, wasmti
     let file = folder.join(name(engine, bytes));
     if let Some(component) = load(engine, &file) {
         debug!(file = %file.display(), "loaded a compiled component");
+        if let Err(err) = note_use(&file) {
+            debug!(file = %file.display(), %err, "a use cannot be noted");
+        }
         return Ok(component);
     }
     let component = Component::new(engine, bytes)?;
@@ -37,6 +54,69 @@ pub(super) fn compile(engine: &Engine, bytes: &[u8]) -> Result<Component, wasmti
     }
     // Mapped from its file, the code is shared with other runners and can be paged out.
     Ok(load(engine, &file).unwrap_or(component))
+}
+
+/// Removes what nobody has used for long, and the oldest of what is too much.
+pub(super) fn tidy() {
+    let Some(folder) = folder() else { return };
+    match old(&folder) {
+        Ok(files) => {
+            for file in files {
+                match fs::remove_file(&file) {
+                    Ok(()) => debug!(file = %file.display(), "removed compiled code"),
+                    // Another runner may have been faster.
+                    Err(err) => debug!(file = %file.display(), %err, "compiled code stays"),
+                }
+            }
+        }
+        Err(err) => debug!(folder = %folder.display(), %err, "cannot look for old compiled code"),
+    }
+}
+
+/// The files to remove.
+fn old(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut ours = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        let named = entry.file_name().to_str().is_some_and(is_name);
+        // Gone between the two looks: somebody else tidies.
+        let Some(here) = entry.metadata().ok().filter(|here| named && here.is_file()) else {
+            continue;
+        };
+        ours.push((here.modified()?, here.len(), entry.path()));
+    }
+    // The one used last first.
+    ours.sort_by_key(|(used, ..)| std::cmp::Reverse(*used));
+    let (now, mut kept) = (SystemTime::now(), 0);
+    ours.retain(|(used, size, _)| {
+        let unused = now.duration_since(*used).is_ok_and(|unused| unused > UNUSED_MAX);
+        let goes = unused || kept + size > KEPT_MAX;
+        kept += if goes { 0 } else { *size };
+        goes
+    });
+    Ok(ours.into_iter().map(|(.., file)| file).collect())
+}
+
+/// Whether a file's name is one that [`name`] gives, or one that [`store`] began with.
+fn is_name(name: &str) -> bool {
+    let mut parts = name.splitn(2, '.');
+    let digests = parts.next().and_then(|digests| digests.split_once('-'));
+    let digits = |text: &str, count| {
+        text.len() == count && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+    };
+    let unfinished = |rest: &str| rest.bytes().all(|byte| byte.is_ascii_digit() || byte == b'-');
+    digests.is_some_and(|(component, settings)| {
+        digits(component, DIGITS.0) && digits(settings, DIGITS.1)
+    }) && parts.next().is_some_and(|rest| rest == "cwasm" || unfinished(rest))
+}
+
+fn note_use(file: &Path) -> io::Result<()> {
+    let now = SystemTime::now();
+    let used = fs::metadata(file)?.modified()?;
+    match now.duration_since(used) {
+        Ok(since) if since > NOTED_EVERY => File::open(file)?.set_modified(now),
+        _ => Ok(()),
+    }
 }
 
 #[expect(

@@ -1,26 +1,19 @@
 //! What a running component may reach: its log, its configuration, and of WASI what is granted.
 
-use std::{
-    collections::BTreeMap,
-    path::PathBuf,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
 
-use bytes::Bytes;
 use thiserror::Error;
-use tokio::io::AsyncWrite;
-use tracing::{debug, error, info, warn};
+use tracing::warn;
 use wasmtime::{ResourceLimiter, component::ResourceTable};
-use wasmtime_wasi::{
-    FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView,
-    cli::{IsTerminal, StdoutStream},
-    p2::{OutputStream, Pollable, StreamResult},
-};
+use wasmtime_wasi::{FsPerms, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 
-use super::world::pelton::event::{config, log};
+use super::{
+    keyvalue,
+    outgoing::{Hooks, Outgoing},
+    output::{Output, Stream},
+    world::pelton::event::{config, log},
+};
 use crate::{event::EventId, manifest::size};
 
 /// What the instances of a function have in common.
@@ -34,10 +27,13 @@ pub(super) struct Spec {
     pub(super) memory_limit: u64,
 }
 
-/// The most that one call may log.
-const LOG_MAX: usize = 64 * 1024;
-/// The longest line.
-const LINE_MAX: usize = 16 * 1024;
+/// What they reach outside, once it is there.
+#[derive(Default)]
+pub(super) struct Reach {
+    pub(super) http: Option<Arc<Outgoing>>,
+    pub(super) buckets: keyvalue::Granted,
+}
+
 /// Handles of WASI that one instance may hold.
 const HANDLES_MAX: usize = 1000;
 /// The most random bytes in one request.
@@ -49,28 +45,49 @@ pub(super) struct Guest {
     out: Arc<Output>,
     pub(super) memory: Memory,
     /// Made when it is first asked for: many components never do.
-    wasi: Option<(WasiCtx, ResourceTable)>,
+    wasi: Option<Wasi>,
+    pub(super) reach: Arc<Reach>,
+}
+
+struct Wasi {
+    ctx: WasiCtx,
+    table: ResourceTable,
+    http: WasiHttpCtx,
+    hooks: Hooks,
 }
 
 impl Guest {
-    pub(super) fn new(spec: &Arc<Spec>, event: EventId) -> Self {
-        let out = Output {
-            function: spec.function.clone(),
-            event: Mutex::new(event),
-            room: AtomicUsize::new(LOG_MAX),
-        };
+    pub(super) fn new(spec: &Arc<Spec>, reach: &Arc<Reach>, event: EventId) -> Self {
         Self {
             spec: Arc::clone(spec),
-            out: Arc::new(out),
+            out: Arc::new(Output::new(&spec.function, event)),
             memory: Memory { limit: spec.memory_limit, used: 0 },
             wasi: None,
+            reach: Arc::clone(reach),
         }
     }
 
     /// Another call begins in the same instance.
     pub(super) fn begin(&mut self, event: EventId) {
-        *self.out.event.lock().unwrap_or_else(PoisonError::into_inner) = event;
-        self.out.room.store(LOG_MAX, Ordering::Relaxed);
+        self.out.begin(event);
+    }
+
+    fn wasi(&mut self) -> &mut Wasi {
+        self.wasi.get_or_insert_with(|| {
+            let mut table = ResourceTable::new();
+            table.set_max_capacity(HANDLES_MAX);
+            Wasi {
+                ctx: wasi(&self.spec, &self.out),
+                table,
+                http: WasiHttpCtx::new(),
+                hooks: Hooks(self.reach.http.clone()),
+            }
+        })
+    }
+
+    /// A call is over, and the instance lives on.
+    pub(super) fn end(&mut self) {
+        self.out.end();
     }
 }
 
@@ -92,12 +109,15 @@ impl config::Host for Guest {
 
 impl WasiView for Guest {
     fn ctx(&mut self) -> WasiCtxView<'_> {
-        let (ctx, table) = self.wasi.get_or_insert_with(|| {
-            let mut table = ResourceTable::new();
-            table.set_max_capacity(HANDLES_MAX);
-            (wasi(&self.spec, &self.out), table)
-        });
+        let Wasi { ctx, table, .. } = self.wasi();
         WasiCtxView { ctx, table }
+    }
+}
+
+impl WasiHttpView for Guest {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        let Wasi { table, http, hooks, .. } = self.wasi();
+        WasiHttpCtxView { hooks, table, ctx: http }
     }
 }
 
@@ -107,8 +127,8 @@ fn wasi(spec: &Spec, out: &Arc<Output>) -> WasiCtx {
     builder
         .arg(&spec.function)
         .max_random_size(RANDOM_MAX)
-        .stdout(Stream { out: Arc::clone(out), level: log::Level::Info })
-        .stderr(Stream { out: Arc::clone(out), level: log::Level::Info });
+        .stdout(Stream::out(out))
+        .stderr(Stream::err(out));
     for (name, value) in &spec.config {
         builder.env(name, value);
     }
@@ -156,106 +176,5 @@ impl ResourceLimiter for Memory {
     ) -> wasmtime::Result<bool> {
         // The pool bounds tables.
         Ok(true)
-    }
-}
-
-/// Where the lines of an instance go.
-struct Output {
-    function: String,
-    event: Mutex<EventId>,
-    /// What the call may still say, in bytes.
-    room: AtomicUsize,
-}
-
-impl Output {
-    fn line(&self, level: log::Level, line: &str) {
-        let line = crate::settle::cut(line.trim_end(), LINE_MAX);
-        if line.is_empty() {
-            return;
-        }
-        let function = self.function.as_str();
-        let event = self.event.lock().unwrap_or_else(PoisonError::into_inner).to_string();
-        let room = self.room.load(Ordering::Relaxed);
-        if room < line.len() {
-            if room > 0 {
-                self.room.store(0, Ordering::Relaxed);
-                warn!(function, event, "a function says more than is logged of one call");
-            }
-            return;
-        }
-        self.room.store(room - line.len(), Ordering::Relaxed);
-        match level {
-            log::Level::Error => error!(target: "function", function, event, "{line}"),
-            log::Level::Warn => warn!(target: "function", function, event, "{line}"),
-            log::Level::Info => info!(target: "function", function, event, "{line}"),
-            log::Level::Debug => debug!(target: "function", function, event, "{line}"),
-        }
-    }
-}
-
-/// Standard output or standard error.
-struct Stream {
-    out: Arc<Output>,
-    level: log::Level,
-}
-
-impl IsTerminal for Stream {
-    fn is_terminal(&self) -> bool {
-        false
-    }
-}
-
-impl StdoutStream for Stream {
-    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
-        Box::new(tokio::io::sink())
-    }
-
-    fn p2_stream(&self) -> Box<dyn OutputStream> {
-        Box::new(Lines { out: Arc::clone(&self.out), level: self.level, line: Vec::new() })
-    }
-}
-
-/// Cuts what is written into lines.
-struct Lines {
-    out: Arc<Output>,
-    level: log::Level,
-    line: Vec<u8>,
-}
-
-impl Lines {
-    fn end(&mut self) {
-        let line = std::mem::take(&mut self.line);
-        self.out.line(self.level, &String::from_utf8_lossy(&line));
-    }
-}
-
-impl Drop for Lines {
-    fn drop(&mut self) {
-        self.end();
-    }
-}
-
-#[wasmtime_wasi::async_trait]
-impl Pollable for Lines {
-    async fn ready(&mut self) {}
-}
-
-impl OutputStream for Lines {
-    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
-        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            self.line.extend_from_slice(piece);
-            if piece.ends_with(b"\n") || self.line.len() >= LINE_MAX {
-                self.end();
-            }
-        }
-        Ok(())
-    }
-
-    fn flush(&mut self) -> StreamResult<()> {
-        Ok(())
-    }
-
-    fn check_write(&mut self) -> StreamResult<usize> {
-        Ok(LINE_MAX)
     }
 }

@@ -17,10 +17,8 @@ use wasmtime::{
     WasmBacktraceDetails, component::Linker,
 };
 
-use super::{guest::Guest, world};
+use super::{cache, guest::Guest, places::RUNNING_MAX, world};
 
-/// Instances that run at the same time, of all functions together.
-const RUNNING_MAX: usize = 192;
 /// Instances that wait to be used again, of all functions together.
 const KEPT_MAX: usize = 64;
 /// Core modules in a component: those of language runtimes come in many pieces.
@@ -42,9 +40,6 @@ const TICK: Duration = Duration::from_millis(10);
 pub(super) struct Host {
     pub(super) engine: Engine,
     pub(super) linker: Linker<Guest>,
-    pub(super) running: Semaphore,
-    /// The concurrency of all functions that are loaded.
-    wanted: AtomicUsize,
     pub(super) kept: Arc<Semaphore>,
     /// Compiling uses every core by itself.
     pub(super) compiling: Mutex<()>,
@@ -65,33 +60,17 @@ impl Host {
     }
 
     fn new() -> wasmtime::Result<Self> {
+        cache::tidy();
         let engine = engine()?;
         let mut linker = Linker::new(&engine);
         world::link(&mut linker)?;
         Ok(Self {
             linker,
-            running: Semaphore::new(RUNNING_MAX),
-            wanted: AtomicUsize::new(0),
             kept: Arc::new(Semaphore::new(KEPT_MAX)),
             compiling: Mutex::new(()),
             ticker: Ticker::start(engine.clone())?,
             engine,
         })
-    }
-
-    /// Takes note of how many calls a function may have in flight. Where all together are more than
-    /// can run, calls wait for each other: enough stuck ones would hold up other functions.
-    pub(super) fn expect(self: &Arc<Self>, function: &str, concurrency: usize) -> Expected {
-        let wanted = self.wanted.fetch_add(concurrency, Ordering::AcqRel) + concurrency;
-        if wanted > RUNNING_MAX {
-            warn!(
-                function,
-                wanted,
-                most = RUNNING_MAX,
-                "WebAssembly functions may have more events in flight than instances can run"
-            );
-        }
-        Expected { host: Arc::clone(self), concurrency }
     }
 
     /// While it is held, components that run are interrupted at every tick.
@@ -103,18 +82,6 @@ impl Host {
             thread.thread().unpark();
         }
         Ticking(clock)
-    }
-}
-
-/// A function's share of the instances.
-pub(super) struct Expected {
-    pub(super) host: Arc<Host>,
-    concurrency: usize,
-}
-
-impl Drop for Expected {
-    fn drop(&mut self) {
-        self.host.wanted.fetch_sub(self.concurrency, Ordering::AcqRel);
     }
 }
 

@@ -12,7 +12,7 @@ use wasmtime::{
 };
 
 use self::generated::{FunctionPre, exports::pelton::event::handler as wit};
-use super::{guest::Guest, inspect::Face};
+use super::{guest::Guest, inspect::Face, keyvalue};
 use crate::{
     event::{Cause, Event, Outgoing, State, Verdict},
     handler::{Call, Reply},
@@ -56,6 +56,8 @@ impl World {
 /// Links what components of any world may import.
 pub(super) fn link(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     wasmtime_wasi::p2::add_to_linker_async(linker)?;
+    wasmtime_wasi_http::p2::add_only_http_to_linker_async(linker)?;
+    keyvalue::link(linker)?;
     generated::Function::add_to_linker::<_, HasSelf<_>>(linker, |guest| guest)
 }
 

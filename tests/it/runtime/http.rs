@@ -1,6 +1,6 @@
 //! What only functions behind a URL do: statuses, connections, TLS, CloudEvents both ways.
 
-mod connections;
+pub(crate) mod connections;
 
 use std::{
     io::{BufRead, BufReader},
@@ -36,7 +36,7 @@ impl Server {
         Self::run(Command::new("python3").arg(fixture("conform_http.py")).arg(port.to_string()))
     }
 
-    fn node(arguments: &[&Path]) -> Self {
+    pub(crate) fn node(arguments: &[&Path]) -> Self {
         Self::run(Command::new("node").arg(fixture("http2.mjs")).args(arguments))
     }
 

@@ -1,9 +1,15 @@
 //! What a component can and cannot do to the runner, to its neighbours and to the machine.
 
+mod cache;
+mod events;
+mod grants;
+mod http;
+mod keyvalue;
+mod places;
+
 use std::{
     fs,
     num::NonZeroU64,
-    os::unix::fs::{MetadataExt, PermissionsExt},
     path::{Path, PathBuf},
     process::{Command, Output},
     time::Duration,
@@ -61,11 +67,12 @@ fn asking(import: &str, ask: &str) -> String {
             (i32.store (i32.const 88) (local.get $len))
             (i32.store (i32.const 32) (i32.const 64))
             (i32.store (i32.const 36) (i32.const 1)))
+          (func $ask (param $event i32) {ask})
           (func (export "pelton:event/handler@0.1.0#handle")
             (param i32 i32 i32 i32 i32 i64) (result i32)
             (i32.store (i32.const 0) (i32.const 24))
             (i32.store (i32.const 4) (i32.const 1))
-            {ask}
+            (call $ask (local.get 0))
             (i32.const 0)))"#
     )
 }
@@ -166,13 +173,6 @@ async fn each_call_has_an_instance_of_its_own_unless_told_otherwise() {
 }
 
 #[tokio::test]
-async fn many_more_calls_than_instances_all_run() {
-    let handler = handler(&wasm(conform()), 1000);
-    let said = join_all((0..1000).map(|_| handler.call(call("calls", "")))).await;
-    assert!(said.into_iter().all(|said| plain(said) == calls(1)));
-}
-
-#[tokio::test]
 async fn what_is_not_granted_is_named() {
     let package = r#"
         package test:it;
@@ -238,89 +238,6 @@ async fn more_memory_at_the_start_than_the_limit_is_unavailable() {
     }
 }
 
-/// A component that says the name of the first folder it has.
-fn folders() -> PathBuf {
-    let package = r#"
-        package test:it;
-        world folders {
-            import wasi:filesystem/preopens@0.2.0;
-            export pelton:event/handler@0.1.0;
-        }
-        package wasi:filesystem@0.2.0 {
-            interface types { resource descriptor {} }
-            interface preopens {
-                use types.{descriptor};
-                get-directories: func() -> list<tuple<descriptor, string>>;
-            }
-        }
-    "#;
-    let import = r#"(import "wasi:filesystem/preopens@0.2.0" "get-directories"
-                      (func $get (param i32)))"#;
-    let ask = r"
-        (call $get (i32.const 512))
-        (if (i32.load (i32.const 516)) (then (call $say
-          (i32.load offset=4 (i32.load (i32.const 512)))
-          (i32.load offset=8 (i32.load (i32.const 512))))))";
-    write(&component(&asking(import, ask), "folders", package))
-}
-
-#[tokio::test]
-async fn a_component_has_no_folder_but_those_it_is_given() {
-    let file = folders();
-    let none = handler(&wasm(file.clone()), 1);
-    assert_eq!(none.call(call("", "")).await, done(&[]));
-    let dirs = vec![("data".to_owned(), folder())];
-    let allow = Allow { dirs, ..Allow::default() };
-    let component = Component { file, allow, instances: Instances::Fresh };
-    let given = handler(&function(Runtime::Wasm(component.clone())), 1);
-    assert_eq!(plain(given.call(call("", "")).await), done(&["data"]));
-    let gone = vec![("gone".to_owned(), folder().join("gone"))];
-    let allow = Allow { dirs: gone, ..Allow::default() };
-    let gone = handler(&function(Runtime::Wasm(Component { allow, ..component })), 1);
-    let said = gone.start().await;
-    assert!(matches!(&said, Err(Fault::Unavailable(why)) if why.contains("`gone`")), "{said:?}");
-}
-
-#[tokio::test]
-async fn a_component_opens_no_socket() {
-    let package = r#"
-        package test:it;
-        world sockets {
-            import wasi:sockets/tcp-create-socket@0.2.0;
-            export pelton:event/handler@0.1.0;
-        }
-        package wasi:sockets@0.2.0 {
-            interface network {
-                enum ip-address-family { ipv4, ipv6 }
-                enum error-code {
-                    unknown, access-denied, not-supported, invalid-argument, out-of-memory,
-                    timeout, concurrency-conflict, not-in-progress, would-block, invalid-state,
-                    new-socket-limit, address-not-bindable, address-in-use, remote-unreachable,
-                    connection-refused, connection-reset, connection-aborted, datagram-too-large,
-                    name-unresolvable, temporary-resolver-failure, permanent-resolver-failure,
-                }
-            }
-            interface tcp { resource tcp-socket {} }
-            interface tcp-create-socket {
-                use network.{ip-address-family, error-code};
-                use tcp.{tcp-socket};
-                create-tcp-socket: func(family: ip-address-family)
-                    -> result<tcp-socket, error-code>;
-            }
-        }
-    "#;
-    let import = r#"(import "wasi:sockets/tcp-create-socket@0.2.0" "create-tcp-socket"
-                      (func $create (param i32 i32)))"#;
-    // Says whether it failed and with which error, as two digits.
-    let ask = r"
-        (call $create (i32.const 0) (i32.const 512))
-        (i32.store8 (i32.const 520) (i32.add (i32.const 48) (i32.load8_u (i32.const 512))))
-        (i32.store8 (i32.const 521) (i32.add (i32.const 48) (i32.load8_u (i32.const 516))))
-        (call $say (i32.const 520) (i32.const 2))";
-    let handler = handler(&wasm(write(&component(&asking(import, ask), "sockets", package))), 1);
-    assert_eq!(plain(handler.call(call("", "")).await), done(&["11"]), "access denied");
-}
-
 const MANIFEST: &str = "version: 1
 name: a
 functions:
@@ -331,49 +248,19 @@ bindings:
 
 /// Runs the program in a folder that is its home, too.
 fn pelton(folder: &Path, arguments: &[&str]) -> Output {
+    pelton_with(folder, arguments, &[])
+}
+
+fn pelton_with(folder: &Path, arguments: &[&str], env: &[(&str, &Path)]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_pelton"))
         .args(arguments)
         .current_dir(folder)
         .env("HOME", folder)
         .env("XDG_CACHE_HOME", folder.join("cache"))
         .env("GREETING", "good day")
+        .envs(env.iter().copied())
         .output()
         .unwrap()
-}
-
-#[test]
-fn a_component_is_compiled_once_and_kept_where_nobody_else_writes() {
-    let folder = folder();
-    fs::copy(conform(), folder.join("f.wasm")).unwrap();
-    fs::write(folder.join("pelton.yaml"), MANIFEST).unwrap();
-    let invoke = || {
-        let said = pelton(&folder, &["invoke", "f"]);
-        let text = String::from_utf8_lossy(&said.stdout).into_owned();
-        assert!(text.contains("good day"), "{text}{}", String::from_utf8_lossy(&said.stderr));
-    };
-    let kept = |place: &str| -> Vec<PathBuf> {
-        let Ok(entries) = fs::read_dir(folder.join(place)) else { return Vec::new() };
-        entries.map(|entry| entry.unwrap().path()).collect()
-    };
-    invoke();
-    let files = kept("cache/pelton");
-    assert_eq!(files.len(), 1);
-    let first = fs::metadata(&files[0]).unwrap();
-    invoke();
-    assert_eq!(kept("cache/pelton"), files);
-    assert_eq!(fs::metadata(&files[0]).unwrap().ino(), first.ino(), "it was compiled again");
-    assert_eq!(first.mode() & 0o777, 0o600);
-
-    fs::write(&files[0], "no code").unwrap();
-    invoke();
-    assert_ne!(fs::metadata(&files[0]).unwrap().ino(), first.ino(), "a broken one is replaced");
-
-    let all = fs::Permissions::from_mode(0o777);
-    fs::set_permissions(folder.join("cache/pelton"), all).unwrap();
-    fs::remove_file(&files[0]).unwrap();
-    invoke();
-    assert_eq!(kept("cache/pelton"), Vec::<PathBuf>::new(), "others could write there");
-    assert_eq!(kept(".cache/pelton").len(), 1);
 }
 
 #[tokio::test]

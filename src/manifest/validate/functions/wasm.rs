@@ -3,7 +3,7 @@
 use std::path::{Path as FilePath, PathBuf};
 
 use crate::manifest::{
-    Allow, Component, Instances, defaults,
+    Allow, Component, HttpOrigin, Instances, defaults,
     leaf::{self, OneOrMany, Span},
     path::Path,
     raw::{self, Instance},
@@ -34,6 +34,8 @@ pub(super) fn component(
         allow.env = list(raw.env.as_ref(), &path.key("env"), report);
         let dirs = list(raw.dirs.as_ref(), &path.key("dirs"), report);
         allow.dirs = dirs.into_iter().map(|name| (name.clone(), resolve(dir, &name))).collect();
+        allow.http = origins(raw.http.as_ref(), &path.key("http"), report);
+        allow.kv = buckets(raw.kv.as_ref(), &path.key("kv"), report);
     }
     let instances = instances(keys.instance.as_ref(), &path.key("instance"), report);
     Component { file, allow, instances }
@@ -47,6 +49,35 @@ pub(super) fn refuse(keys: &Keys, path: &Path, report: &mut Report) {
         let message = format!("`{key}` is for WebAssembly components (`run: x.wasm`)");
         report.error_hint(&path.key(key), message, hint);
     }
+}
+
+fn origins(raw: Option<&OneOrMany>, path: &Path, report: &mut Report) -> Vec<HttpOrigin> {
+    let items = raw.map(|raw| texts(raw.clone(), path, report)).unwrap_or_default();
+    let mut origins = Vec::with_capacity(items.len());
+    for (at, text) in items {
+        // Each host by name: a pattern would grant what nobody has thought of.
+        match HttpOrigin::parse(&text).filter(|_| !text.contains('*')) {
+            Some(origin) => origins.push(origin),
+            None => report.error_hint(
+                &at,
+                format!("`{text}` is no server that could be called"),
+                "write a host, as in `api.example.com`, or `http://host:port` for one without TLS",
+            ),
+        }
+    }
+    origins
+}
+
+fn buckets(raw: Option<&OneOrMany>, path: &Path, report: &mut Report) -> Vec<String> {
+    let items = raw.map(|raw| texts(raw.clone(), path, report)).unwrap_or_default();
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    for (at, name) in &items {
+        if name.is_empty() || !name.bytes().all(fits) {
+            let hint = "buckets have letters, digits, `-` and `_` in their names";
+            report.error_hint(at, format!("`{name}` is no name of a bucket"), hint);
+        }
+    }
+    items.into_iter().map(|(_, name)| name).collect()
 }
 
 fn list(raw: Option<&OneOrMany>, path: &Path, report: &mut Report) -> Vec<String> {

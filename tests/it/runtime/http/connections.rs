@@ -51,13 +51,13 @@ async fn http2_finds_nobody_or_a_server_that_does_not_speak_it() {
 }
 
 /// An authority, and a certificate of its for 127.0.0.1.
-struct Issued {
-    ca: PathBuf,
-    key: PathBuf,
-    certificate: PathBuf,
+pub(crate) struct Issued {
+    pub(crate) ca: PathBuf,
+    pub(crate) key: PathBuf,
+    pub(crate) certificate: PathBuf,
 }
 
-fn issue() -> Issued {
+pub(crate) fn issue() -> Issued {
     let folder = folder();
     let mut params = rcgen::CertificateParams::new(Vec::new()).unwrap();
     params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);

@@ -1,0 +1,125 @@
+//! Key-value buckets: streams `KV_<bucket>`.
+
+use std::{fmt::Display, sync::Arc};
+
+use async_nats::{
+    HeaderMap,
+    jetstream::{
+        ErrorCode,
+        context::GetStreamErrorKind,
+        kv::{Store, UpdateErrorKind},
+        stream::LastRawMessageErrorKind,
+    },
+};
+use bytes::Bytes;
+use futures_util::{StreamExt, TryStreamExt, future::BoxFuture};
+
+use super::connect::Connection;
+use crate::keyvalue::{Bucket, BucketError, Buckets, Entry};
+
+/// The buckets of a connection.
+#[derive(Debug, Clone)]
+pub struct NatsBuckets(Connection);
+
+impl NatsBuckets {
+    /// Those that this connection may reach.
+    #[must_use]
+    pub const fn new(connection: Connection) -> Self {
+        Self(connection)
+    }
+}
+
+impl Buckets for NatsBuckets {
+    fn open<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Arc<dyn Bucket>, BucketError>> {
+        Box::pin(async move {
+            let context = &self.0.context;
+            // Asked first: the client's own word for a missing bucket is that for every failure.
+            if let Err(err) = context.get_stream(format!("KV_{name}")).await {
+                return Err(match err.kind() {
+                    GetStreamErrorKind::JetStream(error)
+                        if error.error_code() == ErrorCode::STREAM_NOT_FOUND =>
+                    {
+                        BucketError::Missing(name.to_owned())
+                    }
+                    _ => failed(format!("bucket `{name}`: {err}")),
+                });
+            }
+            let store = context.get_key_value(name).await;
+            let store = store.map_err(|err| failed(format!("bucket `{name}`: {err}")))?;
+            Ok(Arc::new(NatsBucket(store)) as Arc<dyn Bucket>)
+        })
+    }
+}
+
+#[derive(Debug)]
+struct NatsBucket(Store);
+
+impl Bucket for NatsBucket {
+    fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Entry, BucketError>> {
+        Box::pin(async move {
+            check(key)?;
+            let subject = format!("{}{key}", self.0.prefix);
+            // The leader's word: a follower may not have heard yet of what this function wrote.
+            match self.0.stream.get_last_raw_message_by_subject(&subject).await {
+                Ok(message) => Ok(Entry {
+                    value: has_value(&message.headers).then_some(message.payload),
+                    revision: message.sequence,
+                }),
+                Err(err) if err.kind() == LastRawMessageErrorKind::NoMessageFound => {
+                    Ok(Entry::default())
+                }
+                Err(err) => Err(failed(err)),
+            }
+        })
+    }
+
+    fn put<'a>(&'a self, key: &'a str, value: Bytes) -> BoxFuture<'a, Result<(), BucketError>> {
+        Box::pin(async move { self.0.put(key, value).await.map(drop).map_err(failed) })
+    }
+
+    fn replace<'a>(
+        &'a self,
+        key: &'a str,
+        value: Bytes,
+        revision: u64,
+    ) -> BoxFuture<'a, Result<(), BucketError>> {
+        Box::pin(async move {
+            let stored = self.0.update(key, value, revision).await;
+            stored.map(drop).map_err(|err| match err.kind() {
+                UpdateErrorKind::WrongLastRevision => BucketError::Conflict,
+                _ => failed(err),
+            })
+        })
+    }
+
+    fn delete<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(), BucketError>> {
+        Box::pin(async move { self.0.delete(key).await.map_err(failed) })
+    }
+
+    fn keys(&self, skip: usize, count: usize) -> BoxFuture<'_, Result<Vec<String>, BucketError>> {
+        Box::pin(async move {
+            let keys = self.0.keys().await.map_err(failed)?;
+            keys.skip(skip).take(count).try_collect().await.map_err(failed)
+        })
+    }
+}
+
+/// The client checks what it writes; what is read goes past it.
+fn check(key: &str) -> Result<(), BucketError> {
+    let fits =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'/' | b'_' | b'=' | b'.');
+    let dots = key.starts_with('.') || key.ends_with('.');
+    if key.is_empty() || dots || !key.bytes().all(fits) {
+        return Err(failed(format!("`{key}` is no key: letters, digits and `-/_=.`")));
+    }
+    Ok(())
+}
+
+/// Whether a message of a bucket is a value: others say that there is none any more.
+fn has_value(headers: &HeaderMap) -> bool {
+    ["KV-Operation", "Nats-Marker-Reason"].iter().all(|name| headers.get(*name).is_none())
+}
+
+fn failed(err: impl Display) -> BucketError {
+    BucketError::Failed(err.to_string())
+}
