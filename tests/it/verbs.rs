@@ -78,7 +78,7 @@ fn new_http() {
     let service = Stopped(service);
     let url = format!("http://127.0.0.1:{port}/");
     let manifest = std::fs::read_to_string(site.path("it/pelton.yaml")).expect("a manifest");
-    site.file("it/pelton.yaml", &manifest.replace("${GREETER_URL:-http://127.0.0.1:8080/}", &url));
+    site.file("it/pelton.yaml", manifest.replace("${GREETER_URL:-http://127.0.0.1:8080/}", &url));
     // Until it listens the function is unavailable, which charges nothing and is told as such.
     let ready = (0..200).any(|_| {
         let (_, said, _) = pelton(&site, &["invoke", "greet", "{}", "-m", "it/pelton.yaml"]);
