@@ -28,6 +28,7 @@ use pelton::{
     shutdown::Shutdown,
 };
 use server::NatsServer;
+use watch::Watch;
 
 /// How long the table waits for functions that start slowly.
 const TABLE_PATIENCE: Duration = Duration::from_secs(5);
@@ -95,16 +96,18 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
             }
         }
     });
+    let mut watch = Watch::new();
     let mut first = true;
     loop {
         let secrets = std::mem::take(&mut loaded.secrets);
         let manifest = Arc::new(on_private_server(loaded.manifest, &server));
+        watch.follow(&path, &manifest);
         let stage = Stage { manifest, metrics: &metrics, lines: &lines, status: &status, paint };
         if first {
             stage.introduce(&admin_at, &secrets);
         }
         first = false;
-        match stage.live(&path, &shutdown).await? {
+        match stage.live(&path, &mut watch, &shutdown).await? {
             Ended::Shutdown => break,
             Ended::Reload(changed) => loaded = *changed,
         }
@@ -133,7 +136,12 @@ impl Stage<'_> {
     }
 
     /// Runs until a shutdown, or until a file changed and what ran is finished.
-    async fn live(&self, path: &Path, shutdown: &Shutdown) -> Result<Ended, Failure> {
+    async fn live(
+        &self,
+        path: &Path,
+        watch: &mut Watch,
+        shutdown: &Shutdown,
+    ) -> Result<Ended, Failure> {
         self.say_what_is_created().await?;
         let life =
             Shutdown { drain: shutdown.drain.child_token(), abort: shutdown.abort.child_token() };
@@ -153,7 +161,7 @@ impl Stage<'_> {
         let mut changed = None;
         let reload = async {
             self.table().await;
-            changed = Some(self.changed(path).await);
+            changed = Some(self.changed(path, watch).await);
             life.drain.cancel();
             std::future::pending::<()>().await;
         };
@@ -174,9 +182,9 @@ impl Stage<'_> {
     }
 
     /// The manifest, once it or a function has changed and it can be used.
-    async fn changed(&self, path: &Path) -> Loaded {
+    async fn changed(&self, path: &Path, watch: &mut Watch) -> Loaded {
         loop {
-            watch::change(path, &self.manifest).await;
+            watch.change().await;
             match load(Some(path)) {
                 Ok(loaded) => {
                     say!("  {} changed: reloading", self.paint.good("↻"));
