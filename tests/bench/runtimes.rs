@@ -2,7 +2,8 @@
 //! many events a second pass through a function that does nothing but answer. All in one run, in
 //! this process, on one private nats-server (file storage, one replica).
 //!
-//! `make bench BENCH=runtimes` runs it; `ONLY=exec` one of them.
+//! `make bench BENCH=runtimes` runs it; `ONLY=exec` one of them. A `python3` that is a script in front
+//! of Python adds its own start: `PELTON_PYTHON=/usr/bin/python3` names another one.
 
 #![allow(
     clippy::unwrap_used,
@@ -103,7 +104,8 @@ async fn bench() {
 fn contenders(site: &Site, port: u16) -> Vec<Contender> {
     site.file("f.py", "def handle(event, context):\n    return event.raw\n");
     site.file("f.mjs", "export function handle(event) { return event.raw; }\n");
-    let python = |file| format!("[python3, \"{}\"]", fixture(file).display());
+    let interpreter = std::env::var("PELTON_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let python = |file| format!("[\"{interpreter}\", \"{}\"]", fixture(file).display());
     let component = components::conform();
     let contender = |name, function, events| Contender { name, function, events };
     vec![
