@@ -9,6 +9,7 @@ mod lambda;
 mod later;
 mod leaf;
 mod load;
+mod order;
 mod outline;
 mod path;
 mod raw;
@@ -27,6 +28,7 @@ pub use diagnostic::{Diagnostic, Diagnostics, Severity};
 pub use http::{Http, HttpMode, HttpOrigin};
 pub use lambda::{Lambda, LambdaEvent};
 pub use load::{Loaded, Mode};
+pub use order::{Batch, KeyAt, Order, State};
 pub use runtime::Runtime;
 pub use schema::schema;
 pub use server::{Server, ServerError};
@@ -269,7 +271,7 @@ pub struct Binding {
     pub function: String,
     /// Where outputs go, if anywhere.
     pub publish: Option<Publish>,
-    /// Slots of one runner.
+    /// Calls at the same time in one runner.
     pub concurrency: NonZeroUsize,
     /// How long the function may take.
     pub timeout: Duration,
@@ -279,10 +281,18 @@ pub struct Binding {
     pub ack_wait: Duration,
     /// Unacknowledged events of all runners together.
     pub max_ack_pending: NonZeroUsize,
+    /// Events held at most by one runner; those that wait for their turn are among them.
+    pub slots: NonZeroUsize,
     /// Payload bytes held at most.
     pub slot_bytes: usize,
     /// Where a new durable starts.
     pub start: Start,
+    /// Whether events of one key run in order.
+    pub order: Option<Order>,
+    /// Whether several events come in one call.
+    pub batch: Option<Batch>,
+    /// The state that is kept for each key; only with `order`.
+    pub state: Option<State>,
 }
 
 /// Where outputs go.

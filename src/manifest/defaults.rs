@@ -39,6 +39,16 @@ pub const LOSSES: u64 = 5;
 pub const ACK_WAIT: Duration = Duration::from_secs(30);
 /// `bindings[].max_ack_pending`
 pub const MAX_ACK_PENDING: u64 = 4096;
+/// `bindings[].ack_wait` with `order_by`, where it bounds how long a takeover lasts
+pub const ACK_WAIT_ORDERED: Duration = Duration::from_secs(10);
+/// `bindings[].lane_limit` in multiples of `bindings[].concurrency`
+pub const LANES: u64 = 4;
+/// `bindings[].batch.max`
+pub const BATCH_MAX: u64 = 100;
+/// `bindings[].batch.bytes`
+pub const BATCH_BYTES: u64 = 4 << 20;
+/// `bindings[].batch.wait`
+pub const BATCH_WAIT: Duration = Duration::from_millis(100);
 /// Payload bytes that the slots of a binding hold; not a key yet.
 pub const SLOT_BYTES: u64 = 64 << 20;
 /// `bindings[].start`
@@ -122,6 +132,9 @@ pub fn table() -> Vec<Default> {
             MAX_ACK_PENDING,
             "unacknowledged events of all runners",
         ),
+        count("bindings[].batch.max", BATCH_MAX, "events in one call"),
+        text("bindings[].batch.bytes", &size::show(BATCH_BYTES), "payload in one call"),
+        span("bindings[].batch.wait", BATCH_WAIT, "how long the first event waits for others"),
         text("bindings[].start", START, "a new durable starts with the first event stored"),
         text("admin.listen", &LISTEN.to_string(), "health and metrics, for this machine only"),
         span("drain", DRAIN, "how long a drain may take"),
@@ -138,6 +151,9 @@ pub fn markdown() -> String {
     }
     let memory = size::show(WASM_MEMORY);
     text.push_str(&format!("| | {memory} | memory of a WebAssembly instance |\n"));
+    let ordered = duration::show(ACK_WAIT_ORDERED);
+    text.push_str(&format!("| | {ordered} | `ack_wait` with `order_by` |\n"));
+    text.push_str(&format!("| | {LANES} × `concurrency` | `lane_limit` with `order_by` |\n"));
     let slots = size::show(SLOT_BYTES);
     text.push_str(&format!("| | {slots} | payload that the slots of a binding hold |\n"));
     text

@@ -10,7 +10,7 @@ pub(super) struct Later {
     pub(super) what: &'static str,
 }
 
-pub(super) const LATER: [Later; 19] = [
+pub(super) const LATER: [Later; 15] = [
     later("", "events", "schemas of events"),
     later("", "renamed_from", "renaming a manifest"),
     later("", "slots", "a limit for all bindings together"),
@@ -20,11 +20,7 @@ pub(super) const LATER: [Later; 19] = [
     later("bindings[]", "request", "the trigger that answers requests"),
     later("bindings[]", "schedule", "the trigger that follows a clock"),
     later("bindings[]", "ingress", "the trigger that takes HTTP requests"),
-    later("bindings[]", "order_by", "order by key"),
-    later("bindings[]", "batch", "several events in one call"),
-    later("bindings[]", "state", "state by key"),
-    later("bindings[]", "partitions", "order by key"),
-    later("bindings[]", "lane_limit", "order by key"),
+    later("bindings[]", "partitions", "the keys of one binding spread over several runners"),
     later("bindings[]", "events", "schemas of events"),
     later("bindings[]", "slots", "a limit in bytes other than 64MiB"),
     later("bindings[]", "renamed_from", "renaming a binding"),

@@ -3,6 +3,7 @@
 
 mod http;
 mod lambda;
+mod order;
 mod wasm;
 
 use std::fmt;
@@ -19,6 +20,7 @@ use super::{
 };
 
 pub(super) use self::{http::Http, lambda::Lambda};
+pub(super) use order::{Batch, Key, State};
 pub(super) use wasm::{Allow, Instance};
 
 /// Binds functions to NATS JetStream subjects.
@@ -186,6 +188,15 @@ pub(super) struct Binding {
     pub(super) max_ack_pending: Option<Positive>,
     /// Where a new durable starts: `all`, `new`, a time (RFC 3339) or a sequence.
     pub(super) start: Option<StartAt>,
+    /// Events of one key run one at a time and in the order of their stream; this is where the key is.
+    pub(super) order_by: Option<Keys<Key>>,
+    /// How many events of one key may wait before those of other keys do; four times
+    /// `concurrency` by default.
+    pub(super) lane_limit: Option<Positive>,
+    /// Calls the function with several events at once.
+    pub(super) batch: Option<Keys<Batch>>,
+    /// Gives the function state for each key, and applies each event to it once.
+    pub(super) state: Option<Keys<State>>,
 }
 
 /// When to try again and when to give up.

@@ -5,6 +5,7 @@ mod bindings;
 mod functions;
 mod http;
 mod nats;
+mod order;
 mod streams;
 mod together;
 

@@ -5,12 +5,17 @@ use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
-    count, functions::Functions, literal, named, non_zero, positive_span, streams::stream_name,
+    count,
+    functions::Functions,
+    literal, named, non_zero,
+    order::{self, Keyed},
+    positive_span,
+    streams::stream_name,
     texts, well_formed,
 };
 use crate::duration;
 use crate::manifest::{
-    Binding, Publish, Retry, Start, defaults,
+    Batch, Binding, Order, Publish, Retry, Start, defaults,
     leaf::{Count, Keys, OneOrMany, Span, StartAt, Text},
     path::Path,
     raw,
@@ -82,37 +87,39 @@ fn unique(
 }
 
 fn binding(
-    raw: raw::Binding,
+    mut raw: raw::Binding,
     functions: &Functions,
     path: &Path,
     report: &mut Report,
 ) -> Option<Binding> {
-    let subjects = subjects(raw.subject, path, report);
-    let function = function(raw.function, functions, path, report);
-    let name = match raw.name {
+    let subjects = subjects(raw.subject.take(), path, report);
+    let function = function(raw.function.take(), functions, path, report);
+    let name = match raw.name.take() {
         Some(Text(name)) => named(&name, "a binding", &path.key("name"), report).then_some(name),
         None => function.clone(),
     };
-    let stream = raw.stream.map(|Text(stream)| {
+    let stream = raw.stream.take().map(|Text(stream)| {
         stream_name(&stream, &path.key("stream"), report);
         stream
     });
-    let publish = raw.publish.and_then(|raw| publish(raw, &path.key("publish"), report));
+    let publish = raw.publish.take().and_then(|raw| publish(raw, &path.key("publish"), report));
     let concurrency =
         count(raw.concurrency, defaults::CONCURRENCY, EVENTS_MAX, &path.key("concurrency"), report);
-    let pending = path.key("max_ack_pending");
-    let max_ack_pending =
-        count(raw.max_ack_pending, defaults::MAX_ACK_PENDING, EVENTS_MAX, &pending, report);
-    if max_ack_pending < concurrency {
-        let at = if raw.max_ack_pending.is_some() { &pending } else { &path.key("concurrency") };
-        report.warn(
-            at,
-            format!("`concurrency` {concurrency} is never reached with `max_ack_pending` {max_ack_pending}"),
-            "max_ack_pending counts the events of all runners together: make it several times larger",
+    let Keyed { order, state } = order::keyed(&mut raw, &subjects, concurrency, path, report);
+    let at = path.key("batch");
+    let batch = raw.batch.take().map(|Keys(raw)| order::batch(raw, &at, report));
+    if batch.is_some() && state.is_some() {
+        report.error_hint(
+            &at,
+            "a batch with `state` is not possible yet",
+            "state is kept for one key, and a batch holds events of several: take one of them out",
         );
     }
+    let pending = max_ack_pending(&raw, concurrency, path, report);
+    let (slots, max_ack_pending) = slots(concurrency, order.as_ref(), batch.as_ref(), pending);
     let timeout = positive_span(raw.timeout, defaults::TIMEOUT, &path.key("timeout"), report);
-    let ack_wait = ack_wait(raw.ack_wait, &path.key("ack_wait"), report);
+    let usual = if order.is_some() { defaults::ACK_WAIT_ORDERED } else { defaults::ACK_WAIT };
+    let ack_wait = ack_wait(raw.ack_wait, usual, &path.key("ack_wait"), report);
     let Keys(retry) = raw.retry.unwrap_or(Keys(raw::Retry::default()));
     let retry = self::retry(retry, &path.key("retry"), report);
     let start = start(raw.start, &path.key("start"), report);
@@ -127,13 +134,48 @@ fn binding(
         retry,
         ack_wait,
         max_ack_pending: non_zero(max_ack_pending),
+        slots: non_zero(slots),
         slot_bytes: usize::try_from(defaults::SLOT_BYTES).unwrap_or(usize::MAX),
         start,
+        order,
+        batch,
+        state,
     })
 }
 
 /// Events in flight at most; beyond it, a number is a slip of the finger.
-const EVENTS_MAX: u64 = 1_000_000;
+pub(super) const EVENTS_MAX: u64 = 1_000_000;
+
+fn max_ack_pending(raw: &raw::Binding, concurrency: u64, path: &Path, report: &mut Report) -> u64 {
+    let at = path.key("max_ack_pending");
+    let pending = count(raw.max_ack_pending, defaults::MAX_ACK_PENDING, EVENTS_MAX, &at, report);
+    if pending < concurrency {
+        let at = if raw.max_ack_pending.is_some() { &at } else { &path.key("concurrency") };
+        report.warn(
+            at,
+            format!("`concurrency` {concurrency} is never reached with `max_ack_pending` {pending}"),
+            "max_ack_pending counts the events of all runners together: make it several times larger",
+        );
+    }
+    pending
+}
+
+/// The events that a runner holds, and those that the server lets out.
+///
+/// In order, only one runner works at a time, and one that takes over must have room for all that
+/// the one before it held: the server lets out as many as one runner has slots.
+fn slots(
+    concurrency: u64,
+    order: Option<&Order>,
+    batch: Option<&Batch>,
+    max_ack_pending: u64,
+) -> (u64, u64) {
+    let running = concurrency.saturating_mul(batch.map_or(1, |batch| batch.max.get() as u64));
+    let Some(order) = order else { return (running, max_ack_pending) };
+    let waiting = concurrency.saturating_mul(order.lane_limit.get() as u64);
+    let slots = running.saturating_add(waiting).min(max_ack_pending);
+    (slots, slots)
+}
 
 fn subjects(raw: Option<OneOrMany>, path: &Path, report: &mut Report) -> Vec<String> {
     let Some(raw) = raw else {
@@ -211,15 +253,15 @@ fn publish(raw: OneOrMany, path: &Path, report: &mut Report) -> Option<Publish> 
 /// Shorter than this, a hiccup of the network is a redelivery.
 const ACK_WAIT_MIN: Duration = Duration::from_secs(1);
 
-fn ack_wait(raw: Option<Span>, path: &Path, report: &mut Report) -> Duration {
-    let Some(Span(span)) = raw else { return defaults::ACK_WAIT };
+fn ack_wait(raw: Option<Span>, usual: Duration, path: &Path, report: &mut Report) -> Duration {
+    let Some(Span(span)) = raw else { return usual };
     if span < ACK_WAIT_MIN {
         report.error_hint(
             path,
             "`ack_wait` must be at least 1s",
             "it bounds how fast another runner takes over; slow functions do not need it longer",
         );
-        return defaults::ACK_WAIT;
+        return usual;
     }
     span
 }

@@ -22,6 +22,7 @@ pub(super) fn check(manifest: &Manifest, places: &[Path], report: &mut Report) {
             report,
         );
     }
+    buckets(&manifest.bindings, places, report);
     for (binding, path) in manifest.bindings.iter().zip(places) {
         dead_letter_binding(binding, &manifest.dead_letter, &owned, path, report);
         input(binding, &manifest.streams, path, report);
@@ -73,6 +74,35 @@ fn dead_letter_binding(
             format!("`{mine}` takes in `{theirs}`, where dead letters go"),
             "a dead letter of this binding would come back to it: name the subjects, or the `stream:` that is meant",
         );
+    }
+}
+
+/// A bucket remembers which event of a stream was applied last, not by which binding.
+fn buckets(bindings: &[Binding], places: &[Path], report: &mut Report) {
+    let mut used: Vec<(&str, &str)> = Vec::new();
+    for (binding, path) in bindings.iter().zip(places) {
+        let Some(state) = &binding.state else { continue };
+        let at = path.key("state");
+        if let Some((_, other)) = used.iter().find(|(bucket, _)| *bucket == state.bucket) {
+            report.error_hint(
+                &at.key("bucket"),
+                format!("the binding {other} keeps its state in `{}` as well", state.bucket),
+                "give each binding a bucket of its own",
+            );
+        }
+        used.push((&state.bucket, &binding.name));
+        let horizon = horizon(&binding.retry, binding.timeout);
+        if let Some(age) = state.max_age.filter(|age| *age < horizon) {
+            report.error_hint(
+                &at.key("max_age"),
+                format!(
+                    "state is forgotten after {}, and retries can take {}",
+                    duration::show(age),
+                    duration::show(horizon)
+                ),
+                "an event that comes again after that would be applied twice: raise `max_age`, or lower `retry`",
+            );
+        }
     }
 }
 
