@@ -1,23 +1,21 @@
 //! One binding: pull, invoke, settle. An event that is pulled holds a slot and a lease until it is
-//! settled, and is settled in one order: record, outputs, dead letter, acknowledgement.
+//! settled, and is settled in one order: state, outputs, record, dead letter, acknowledgement.
 
+mod batch;
 mod health;
 mod hold;
+mod intake;
 mod invoke;
+mod lanes;
 mod pace;
+mod passage;
+mod ready;
+mod settle;
+mod store;
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::sync::Arc;
 
-use futures_util::FutureExt as _;
-use tokio::{
-    sync::Semaphore,
-    task::{JoinSet, unconstrained},
-    time::Instant,
-};
-use tracing::{debug, error};
+use tokio::{sync::Semaphore, time::sleep_until};
 
 use crate::{
     handler::Handler,
@@ -26,15 +24,12 @@ use crate::{
     observer::Observer,
     settle::Policy,
     shutdown::Shutdown,
-    source::{Delivery, Ledger, Room, Sink, Source, SourceError},
+    source::{Fence, Ledger, Sink, Source, SourceError},
 };
 
 pub use health::Health;
-use hold::{Held, Slot};
-use pace::Pace;
-
-/// How long settling may go on after everything was told to stop.
-const LAST_WORDS: Duration = Duration::from_secs(3);
+use intake::Intake;
+pub use store::Store;
 
 /// Everything the invocations of one binding share.
 pub struct Binding<K, L> {
@@ -52,6 +47,8 @@ pub struct Binding<K, L> {
     pub sink: K,
     /// What is remembered between deliveries.
     pub ledger: L,
+    /// Where the state of its keys is, if it keeps any.
+    pub store: Option<Store>,
     /// Its handles.
     pub metrics: BindingMetrics,
     /// All metrics, for steps that must add up.
@@ -65,81 +62,56 @@ pub struct Binding<K, L> {
 }
 
 impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
-    /// Handles events until the shutdown drains, then finishes what it holds.
+    /// Handles events until the shutdown drains, then finishes what it holds. With a fence, only
+    /// for as long as that holds.
     ///
     /// # Errors
-    /// When the source gives up; what is held is finished first.
+    /// When the source gives up; what is held is finished first. When the fence is broken; what is
+    /// held is dropped.
     pub async fn run<S: Source>(
         self: Arc<Self>,
         mut source: S,
         shutdown: Shutdown,
+        mut fence: Fence,
     ) -> Result<(), SourceError>
     where
         S::Lease: 'static,
     {
-        let held = Arc::new(Held::default());
-        let mut pace = Pace::default();
-        let mut tasks = JoinSet::new();
-        self.metrics.slots.set(i64::try_from(self.spec.concurrency.get()).unwrap_or(i64::MAX));
+        let mut intake = Intake::new(self, shutdown.clone(), fence.clone());
+        let ordered = intake.is_ordered();
         let mut draining = false;
         let result = loop {
-            let room = self.room(&held);
+            let room = intake.room();
+            let due = intake.due();
             tokio::select! {
                 biased;
                 () = shutdown.abort.cancelled() => break Ok(()),
+                () = fence.broken(), if fence.is_there() => {
+                    intake.abandon().await;
+                    return Err(SourceError::TakenOver);
+                }
                 () = shutdown.drain.cancelled(), if !draining => {
                     draining = true;
                     source.stop();
+                    intake.dispatch();
                 }
-                Some(ended) = tasks.join_next() => {
-                    report(ended);
-                    while let Some(ended) = tasks.try_join_next() {
-                        report(ended);
-                    }
-                }
-                pulled = source.pull(room), if room.events > 0 || draining => match pulled {
-                    Ok(deliveries) if deliveries.is_empty() => break Ok(()),
-                    Ok(deliveries) => {
-                        let (count, begun) = (deliveries.len(), Instant::now());
-                        for delivery in deliveries {
-                            self.start(delivery, &held, &mut tasks, &shutdown, pace);
-                        }
-                        pace = pace.after(begun.elapsed(), count);
-                    }
-                    Err(err) => break Err(err),
+                Some(ended) = intake.next_end() => if let Err(err) = intake.absorb(ended) {
+                    break Err(err);
                 },
+                () = sleep_until(due.unwrap_or_else(tokio::time::Instant::now)), if due.is_some() => {
+                    intake.dispatch();
+                }
+                pulled = source.pull(room), if room.events > 0 || draining || ordered => {
+                    match pulled {
+                        Ok(deliveries) if deliveries.is_empty() => break Ok(()),
+                        Ok(deliveries) => intake.take(deliveries),
+                        Err(err) => break Err(err),
+                    }
+                }
             }
         };
-        finish(tasks, &shutdown).await;
+        intake.finish().await;
         result
-    }
-
-    fn start<C>(
-        self: &Arc<Self>,
-        delivery: Delivery<C>,
-        held: &Arc<Held>,
-        tasks: &mut JoinSet<()>,
-        shutdown: &Shutdown,
-        pace: Pace,
-    ) where
-        C: crate::source::Lease + 'static,
-    {
-        let slot = Slot::take(held, delivery.event.data.len());
-        self.all_metrics.step(|| {
-            self.metrics.received.inc();
-            self.metrics.in_flight.inc();
-        });
-        let invocation = Arc::clone(self).handle(delivery, shutdown.clone());
-        let mut invocation = Box::pin(async move {
-            invocation.await;
-            drop(slot);
-        });
-        // What ends without waiting needs no task. Unconstrained, because one pull brings more
-        // events than a task's budget has steps, and would move the rest to tasks for no reason.
-        if pace.is_quick() && unconstrained(&mut invocation).now_or_never().is_some() {
-            return;
-        }
-        tasks.spawn(invocation);
     }
 
     fn policy(&self) -> Policy {
@@ -151,43 +123,5 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             losses: retry.losses,
             max_age: retry.max_age,
         }
-    }
-
-    /// A function that cannot start gets one event at a time, to try it with.
-    fn room(&self, held: &Held) -> Room {
-        let slots = if self.health.is_up() { self.spec.concurrency.get() } else { 1 };
-        Room {
-            events: slots.saturating_sub(held.events.load(Ordering::Relaxed)),
-            bytes: self.spec.slot_bytes.saturating_sub(held.bytes.load(Ordering::Relaxed)),
-        }
-    }
-}
-
-/// Waits for what runs; a while after the abort, leaves the rest to redelivery.
-async fn finish(mut tasks: JoinSet<()>, shutdown: &Shutdown) {
-    let abandoned = async {
-        shutdown.abort.cancelled().await;
-        tokio::time::sleep(LAST_WORDS).await;
-    };
-    tokio::pin!(abandoned);
-    loop {
-        tokio::select! {
-            ended = tasks.join_next() => match ended {
-                Some(ended) => report(ended),
-                None => return,
-            },
-            () = &mut abandoned => {
-                debug!(left = tasks.len(), "events are left to be delivered again");
-                return tasks.shutdown().await;
-            }
-        }
-    }
-}
-
-fn report(ended: Result<(), tokio::task::JoinError>) {
-    if let Err(err) = ended
-        && err.is_panic()
-    {
-        error!(%err, "an invocation panicked inside Pelton; its event will be delivered again");
     }
 }

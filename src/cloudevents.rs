@@ -40,14 +40,19 @@ pub fn unpack(mut event: Event) -> Result<Event, String> {
 /// # Errors
 /// As [`unpack`].
 pub fn decode(headers: Headers, data: Bytes) -> Result<(Headers, Bytes), String> {
-    let structured = headers.get("content-type").is_some_and(|kind| {
-        kind.get(..STRUCTURED.len()).is_some_and(|start| start.eq_ignore_ascii_case(STRUCTURED))
-    });
-    if structured {
+    if is_structured(&headers) {
         decode_structured(headers, &data)
     } else {
         Ok((decode_attributes(headers), data))
     }
+}
+
+/// Whether the payload says that it is the whole event.
+#[must_use]
+pub fn is_structured(headers: &Headers) -> bool {
+    headers.get("content-type").is_some_and(|kind| {
+        kind.get(..STRUCTURED.len()).is_some_and(|start| start.eq_ignore_ascii_case(STRUCTURED))
+    })
 }
 
 /// The content type of an unpacked event's payload: what it says, else JSON if it is.

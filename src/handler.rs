@@ -27,6 +27,14 @@ impl<T> NonEmpty<T> {
         Self { first, rest: Vec::new() }
     }
 
+    /// All of `items`; `None` when there is none.
+    #[must_use]
+    pub fn collect(items: Vec<T>) -> Option<Self> {
+        let mut items = items.into_iter();
+        let first = items.next()?;
+        Some(Self { first, rest: items.collect() })
+    }
+
     /// All of them, in order.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         std::iter::once(&self.first).chain(&self.rest)
@@ -43,8 +51,10 @@ impl<T> NonEmpty<T> {
 /// One call of a function: one event, or a batch of them.
 #[derive(Debug, Clone)]
 pub struct Call {
-    /// What to handle; one event is a batch of one.
+    /// What to handle.
     pub events: NonEmpty<Event>,
+    /// Whether the binding has `batch`: its function is handed a list, of one event too.
+    pub batch: bool,
     /// The key's state, when the binding keeps any.
     pub state: Option<State>,
     /// How long the function may take, counted from the moment it starts, not from dispatch.

@@ -30,7 +30,7 @@ pub trait Bucket: Send + Sync {
     /// When it may not be stored.
     fn put<'a>(&'a self, key: &'a str, value: Bytes) -> BoxFuture<'a, Result<(), BucketError>>;
 
-    /// As [`put`](Self::put), if the key's revision is still this one.
+    /// As [`put`](Self::put), if the key's revision is still this one; returns the new one.
     ///
     /// # Errors
     /// [`BucketError::Conflict`] if it is not; else as [`put`](Self::put).
@@ -39,7 +39,7 @@ pub trait Bucket: Send + Sync {
         key: &'a str,
         value: Bytes,
         revision: u64,
-    ) -> BoxFuture<'a, Result<(), BucketError>>;
+    ) -> BoxFuture<'a, Result<u64, BucketError>>;
 
     /// Takes a value out, if there is one.
     ///
@@ -72,6 +72,9 @@ pub enum BucketError {
     /// Somebody else has changed the value.
     #[error("the value has changed")]
     Conflict,
+    /// The bucket takes no value as large as this.
+    #[error("{0}")]
+    TooLarge(String),
     /// Anything else.
     #[error("{0}")]
     Failed(String),

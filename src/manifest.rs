@@ -4,6 +4,7 @@ mod cpu;
 pub mod defaults;
 mod diagnostic;
 mod document;
+mod horizon;
 mod http;
 mod lambda;
 mod later;

@@ -50,6 +50,8 @@ pub struct Metrics {
     consumer_paused: IntGaugeVec,
     oldest_unacked: IntGaugeVec,
     dead_letter_messages: IntGaugeVec,
+    lanes_blocked: IntGaugeVec,
+    partitions_owned: IntGaugeVec,
     nats_connected: IntGauge,
     nats_reconnects: IntCounter,
     nats_rtt: Gauge,
@@ -239,6 +241,18 @@ impl Metrics {
                 "Dead letters that wait in the stream.",
                 &["binding"],
             )?,
+            lanes_blocked: gauges(
+                &registry,
+                "lanes_blocked",
+                "Keys with more events waiting than `lane_limit`: they hold back all others.",
+                &["binding"],
+            )?,
+            partitions_owned: gauges(
+                &registry,
+                "partitions_owned",
+                "Partitions of a binding with `order_by` that this runner works on.",
+                &["binding"],
+            )?,
             nats_connected: register(
                 &registry,
                 IntGauge::new("pelton_nats_connected", "1 while connected to NATS.")?,
@@ -275,6 +289,9 @@ impl Metrics {
             losses: counter(&self.losses),
             settlements: ["ack", "nak", "term"]
                 .map(|action| self.settlements.with_label_values(&[name, action])),
+            settlements_held: self.settlements.with_label_values(&[name, "hold"]),
+            lanes_blocked: gauge(&self.lanes_blocked),
+            partitions_owned: gauge(&self.partitions_owned),
             settlement_errors: counter(&self.settlement_errors),
             lease_extensions: counter(&self.lease_extensions),
             dead_letters: Reason::ALL

@@ -3,10 +3,12 @@
 
 mod buckets;
 mod connect;
+mod gate;
 mod inspect;
 mod lease;
 mod ledger;
 mod message;
+mod ordered;
 mod provision;
 mod publish;
 mod pull;
@@ -19,7 +21,8 @@ pub(crate) use inspect::read_gauges;
 pub use inspect::{BindingReport, Orphan, Report};
 pub use lease::NatsLease;
 pub use ledger::NatsLedger;
-pub use provision::{ProvisionError, Provisioned, Provisioning};
+pub use ordered::OrderedSource;
+pub use provision::{ProvisionError, Provisioned, Provisioning, owners_name};
 pub use publish::NatsSink;
 pub use pull::NatsSource;
 pub use send::Receipt;

@@ -65,7 +65,7 @@ pub fn address(
 /// anything else, for a stream that was deleted and made anew too.
 #[must_use]
 pub fn message_id(from: Provenance<'_>, position: &str) -> String {
-    let life = from.event.headers.get(LIFE_HEADER).unwrap_or("0");
+    let life = life(from.event);
     let text = format!(
         "{}\0{}\0{}\0{life}\0{}\0{}\0{position}",
         from.origin.stream,
@@ -85,6 +85,12 @@ pub fn message_id(from: Provenance<'_>, position: &str) -> String {
 
 /// How often the event came back from the dead letters.
 pub const LIFE_HEADER: &str = "pelton-dead-letter-life";
+
+/// How often an event came back from the dead letters, as its header says it; `0`: never.
+#[must_use]
+pub fn life(event: &Event) -> &str {
+    event.headers.get(LIFE_HEADER).unwrap_or("0")
+}
 
 fn destination(
     named: Option<&str>,

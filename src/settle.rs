@@ -119,6 +119,8 @@ pub enum End {
     Fault(Fault),
     /// The function succeeded, but an output can never be stored.
     Output(String),
+    /// The function succeeded, but its state can never be stored; or no state can be read.
+    State(String),
     /// The runner gave up waiting because it drains.
     Cancelled,
 }
@@ -131,7 +133,7 @@ impl End {
             Self::Done(_) => None,
             Self::Retry { reason, .. } | Self::Reject { reason, .. } => Some(reason.clone()),
             Self::Fault(fault) => Some(fault.to_string()),
-            Self::Output(why) => Some(why.clone()),
+            Self::Output(why) | Self::State(why) => Some(why.clone()),
             Self::Cancelled => Some("the runner ended".to_owned()),
         }
     }
@@ -148,6 +150,7 @@ impl End {
             Self::Fault(Fault::BadReply(_)) => Outcome::BadReply,
             Self::Fault(Fault::Unavailable(_)) | Self::Cancelled => Outcome::Unavailable,
             Self::Output(_) => Outcome::Output,
+            Self::State(_) => Outcome::State,
         }
     }
 }
@@ -163,6 +166,8 @@ pub struct Now {
     pub jitter: f64,
     /// How long to wait for a function that cannot start.
     pub unavailable: Duration,
+    /// How long an event stays away that a drain cut short.
+    pub given_back: Duration,
 }
 
 /// How long an event that a drain cut short stays away: longer than the runner that ends may still
@@ -218,8 +223,12 @@ pub fn settle(end: End, record: Record, delivered: u64, policy: &Policy, now: No
             };
             give_up(Letter { reason: cause, error: reason, failed })
         }
+        End::State(reason) => {
+            let failed = charge(record, outcome, &reason, now).failed;
+            give_up(Letter { reason: Reason::State, error: reason, failed })
+        }
         End::Fault(Fault::Unavailable(_)) => give_back(record, delivered, now.unavailable),
-        End::Cancelled => give_back(record, delivered, GIVEN_BACK_FOR),
+        End::Cancelled => give_back(record, delivered, now.given_back),
         End::Retry { reason, after } => {
             let record = charge(record, outcome, &reason, now);
             again_or_give_up(record, delivered, policy, now, reason, after)

@@ -5,6 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use thiserror::Error;
 use time::OffsetDateTime;
+use tokio::{sync::watch, time::Instant};
 
 use crate::{
     event::{Event, Publish},
@@ -119,6 +120,47 @@ pub trait Ledger: Send + Sync {
     fn forget(&self, origin: &Origin, sequence: u64) -> impl Future<Output = ()> + Send;
 }
 
+/// Whether this runner may still act on the events of a source that one runner at a time works on.
+/// Time runs while a process is stopped, so that one that wakes up late knows.
+#[derive(Debug, Clone, Default)]
+pub struct Fence(Option<watch::Receiver<Instant>>);
+
+impl Fence {
+    /// Holds until the moment that is told last.
+    #[must_use]
+    pub const fn new(until: watch::Receiver<Instant>) -> Self {
+        Self(Some(until))
+    }
+
+    /// Whether there is one at all.
+    #[must_use]
+    pub const fn is_there(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// Whether it holds right now; without one, anybody may act.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.0.as_ref().is_none_or(|until| *until.borrow() > Instant::now())
+    }
+
+    /// Returns once it does not hold any more.
+    pub async fn broken(&mut self) {
+        let Some(until) = &mut self.0 else { return std::future::pending().await };
+        let mut told = true;
+        loop {
+            let end = *until.borrow_and_update();
+            if end <= Instant::now() {
+                return;
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(end) => {}
+                changed = until.changed(), if told => told = changed.is_ok(),
+            }
+        }
+    }
+}
+
 /// Why a source gave up.
 #[derive(Debug, Error)]
 pub enum SourceError {
@@ -128,6 +170,9 @@ pub enum SourceError {
     /// Nothing was provisioned for the binding.
     #[error("the binding `{0}` has no consumer: it was not provisioned")]
     NotProvisioned(String),
+    /// Another runner works on these events now, or may.
+    #[error("another runner has taken over")]
+    TakenOver,
     /// The connection was closed for good.
     #[error("the connection to NATS is closed")]
     Closed,

@@ -1,40 +1,29 @@
-//! One event, from delivery to acknowledgement.
+//! One event, from its turn to the end of its invocation.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use futures_util::future::join_all;
 use time::OffsetDateTime;
-use tracing::{Instrument as _, Span, debug_span, error, field, info, warn};
+use tracing::{Instrument as _, Span, debug_span, field, warn};
 
-use super::Binding;
+use super::{
+    Binding,
+    intake::Run,
+    passage::{Entry, Left, Passage},
+};
 use crate::{
     cloudevents,
-    event::{Cause, Event, Publish, Verdict},
+    event::{Cause, Event, State, Verdict},
     handler::{Call, Company, Fault, NonEmpty, Reply},
-    letter::{self, Written},
-    observer::Invocation,
     outputs::{self, Provenance},
-    settle::{
-        Ack, Admission, End, Letter, Memory, Now, Outcome, RETRY_AFTER_MAX, Reason, Record,
-        Settlement, admit, give_up, settle, stay_parked,
-    },
-    shutdown::Shutdown,
-    source::{Delivery, Lease, Ledger, Origin, PublishError, Sink, Stored},
+    settle::{Admission, End, Letter, Outcome, Record, admit},
+    source::{Lease, Ledger, Sink},
 };
 
-/// An event on its way through its binding.
-struct Passage {
-    event: Event,
-    origin: Arc<Origin>,
-    delivered: u64,
-    record: Record,
-}
-
 /// How an event's way through its function ended.
-enum Ended {
+pub(super) enum Ended {
     /// The function ran, or could not.
     Ran(End),
     /// It was not let run.
@@ -44,79 +33,96 @@ enum Ended {
 }
 
 /// How an invocation went, for whoever watches.
-struct Told {
-    outcome: Outcome,
-    took: Duration,
-    error: Option<String>,
-    outputs: Vec<String>,
+pub(super) struct Told {
+    pub(super) outcome: Outcome,
+    pub(super) took: Duration,
+    pub(super) error: Option<String>,
+    pub(super) outputs: Vec<String>,
 }
 
 impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
     pub(super) async fn handle<C: Lease>(
         self: Arc<Self>,
-        delivery: Delivery<C>,
-        shutdown: Shutdown,
-    ) {
-        let Delivery { event, origin, delivered, lease } = delivery;
+        mut passage: Passage<C>,
+        run: Arc<Run>,
+    ) -> Left<C> {
         let span = debug_span!(
             "invocation",
             binding = self.spec.name,
-            event = %event.id,
+            event = %passage.event.id,
             attempt = field::Empty,
             outcome = field::Empty,
         );
         async {
-            let mut passage = Passage { event, origin, delivered, record: Record::default() };
             let admission = self.recall(&mut passage).await;
             Span::current().record("attempt", passage.event.attempt);
-            let (end, told) = self.attempt(&passage, admission, &shutdown).await;
+            let (ended, told) = self.attempt(&mut passage, admission, &run).await;
             Span::current().record("outcome", told.outcome.as_str());
-            self.settle(passage, end, told, lease).await;
+            self.settle(passage, ended, told, &run).await
         }
         .instrument(span)
-        .await;
+        .await
     }
 
     /// What is known of an event that was delivered before, and what that means for it now.
-    async fn recall(&self, passage: &mut Passage) -> Admission {
-        if passage.delivered <= 1 {
+    pub(super) async fn recall<C: Lease>(&self, passage: &mut Passage<C>) -> Admission {
+        if passage.delivered <= 1 && !passage.recalled {
             return Admission::Run;
         }
-        self.metrics.redeliveries.inc();
-        let sequence = passage.event.id.sequence;
-        passage.record = self.ledger.read(&passage.origin, sequence).await;
-        if passage.record.account(passage.delivered) {
-            self.metrics.losses.inc();
-            warn!(event = %passage.event.id, losses = passage.record.losses, "a runner vanished with this event");
-            self.ledger.write(&passage.origin, sequence, &passage.record).await;
+        if !std::mem::replace(&mut passage.recalled, true) {
+            self.read_record(passage).await;
         }
         passage.event.attempt = passage.record.attempt();
         admit(&passage.record, &self.policy())
     }
 
+    async fn read_record<C: Lease>(&self, passage: &mut Passage<C>) {
+        self.metrics.redeliveries.inc();
+        let sequence = passage.event.id.sequence;
+        passage.record = self.ledger.read(&passage.origin, sequence).await;
+        if passage.behind {
+            passage.record.waited(passage.delivered);
+        } else if passage.record.account(passage.delivered) {
+            self.metrics.losses.inc();
+            warn!(event = %passage.event.id, losses = passage.record.losses, "a runner vanished with this event");
+            self.ledger.write(&passage.origin, sequence, &passage.record).await;
+        }
+    }
+
     /// Runs the function if it may run, and counts how that ended.
-    async fn attempt(
+    pub(super) async fn attempt<C: Lease>(
         &self,
-        passage: &Passage,
+        passage: &mut Passage<C>,
         admission: Admission,
-        shutdown: &Shutdown,
+        run: &Run,
     ) -> (Ended, Told) {
         let started = Instant::now();
         let end = match admission {
-            Admission::Run => self.invoke(passage, Company::Shared, shutdown).await,
-            Admission::Apart => self.invoke(passage, Company::Apart, shutdown).await,
-            Admission::Quarantine => self.invoke_in_quarantine(passage, shutdown).await,
-            Admission::DeadLetter(letter) => return self.not_run(Ended::GivenUp(letter)),
-            Admission::Parked => return self.not_run(Ended::Parked),
+            Admission::Run => self.invoke(passage, Company::Shared, run).await,
+            Admission::Apart => self.invoke(passage, Company::Apart, run).await,
+            Admission::Quarantine => self.invoke_in_quarantine(passage, run).await,
+            Admission::DeadLetter(letter) => {
+                return self.not_run(passage, Ended::GivenUp(letter));
+            }
+            Admission::Parked => return self.not_run(passage, Ended::Parked),
         };
-        let took = started.elapsed();
+        self.ended(passage, end, started.elapsed())
+    }
+
+    /// Counts an invocation that has ended.
+    pub(super) fn ended<C>(
+        &self,
+        passage: &mut Passage<C>,
+        end: End,
+        took: Duration,
+    ) -> (Ended, Told) {
         match &end {
             End::Fault(Fault::Unavailable(reason)) => self.health.could_not_start(reason),
             End::Cancelled => {}
             _ => self.health.ran(),
         }
         let outcome = end.outcome();
-        self.all_metrics.step(|| self.metrics.outcome(outcome));
+        self.count(passage, outcome);
         let outputs = match &end {
             End::Done(messages) => messages.iter().map(|message| message.subject.clone()).collect(),
             _ => Vec::new(),
@@ -125,7 +131,14 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
         (Ended::Ran(end), Told { outcome, took, error, outputs })
     }
 
-    fn not_run(&self, ended: Ended) -> (Ended, Told) {
+    fn count<C>(&self, passage: &mut Passage<C>, outcome: Outcome) {
+        self.all_metrics.step(|| {
+            self.metrics.outcome(outcome);
+            passage.slot.open = true;
+        });
+    }
+
+    fn not_run<C>(&self, passage: &mut Passage<C>, ended: Ended) -> (Ended, Told) {
         let (outcome, error) = match &ended {
             Ended::GivenUp(letter) => (
                 letter.failed.last().map_or(Outcome::Crash, |last| last.outcome),
@@ -133,59 +146,101 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             ),
             _ => (Outcome::Unavailable, "its letter is stored, its payload stays here".to_owned()),
         };
-        self.all_metrics.step(|| self.metrics.outcome(outcome));
+        self.count(passage, outcome);
         let told = Told { outcome, took: Duration::ZERO, error: Some(error), outputs: Vec::new() };
         (ended, told)
     }
 
-    async fn invoke(&self, passage: &Passage, company: Company, shutdown: &Shutdown) -> End {
-        let event = match cloudevents::unpack(passage.event.clone()) {
-            Ok(event) => event,
-            Err(reason) => {
-                return End::Reject { cause: Cause::Undecodable, reason };
-            }
-        };
-        let waited = OffsetDateTime::now_utc() - event.time;
-        self.metrics.queue_wait.observe(waited.as_seconds_f64().max(0.0));
-        let started = Instant::now();
-        let call =
-            Call { events: NonEmpty::one(event), state: None, timeout: self.spec.timeout, company };
-        let end = tokio::select! {
-            biased;
-            answer = self.handler.call(call) => match answer {
+    async fn invoke<C: Lease>(&self, passage: &mut Passage<C>, company: Company, run: &Run) -> End {
+        let invoking = async {
+            let event = match self.begin(passage) {
+                Ok(event) => event,
+                Err(end) => return end,
+            };
+            let state = match self.look_up(passage).await {
+                Ok(state) => state,
+                Err(end) => return end,
+            };
+            let started = Instant::now();
+            let call = Call {
+                events: NonEmpty::one(event),
+                batch: self.spec.batch.is_some(),
+                state,
+                timeout: self.spec.timeout,
+                company,
+            };
+            let answer = self.handler.call(call).await;
+            self.metrics.invocation_duration.observe(started.elapsed().as_secs_f64());
+            match answer {
                 Ok(reply) => self.understand(passage, reply),
                 Err(fault) => End::Fault(fault),
-            },
-            () = shutdown.abort.cancelled() => End::Cancelled,
+            }
         };
-        self.metrics.invocation_duration.observe(started.elapsed().as_secs_f64());
-        end
+        tokio::select! {
+            biased;
+            end = invoking => end,
+            () = run.shutdown.abort.cancelled() => End::Cancelled,
+        }
+    }
+
+    /// The event as its function sees it.
+    pub(super) fn begin<C>(&self, passage: &Passage<C>) -> Result<Event, End> {
+        let event = cloudevents::unpack(passage.event.clone());
+        let event = event.map_err(|reason| End::Reject { cause: Cause::Undecodable, reason })?;
+        let waited = OffsetDateTime::now_utc() - event.time;
+        self.metrics.queue_wait.observe(waited.as_seconds_f64().max(0.0));
+        Ok(event)
+    }
+
+    /// The state of the event's key, for a binding that keeps any. An event that was applied to it
+    /// already is done: its outputs are sent again.
+    async fn look_up<C: Lease>(&self, passage: &mut Passage<C>) -> Result<Option<State>, End> {
+        let Some(store) = &self.store else { return Ok(None) };
+        let Some(key) = &passage.key else {
+            let reason = "the event has no key to keep state under".to_owned();
+            return Err(End::Reject { cause: Cause::Undecodable, reason });
+        };
+        let entry = store.read(key).await.map_err(End::State)?;
+        if let Some(outputs) = entry.kept.recorded(&passage.event, &passage.origin) {
+            return Err(End::Done(outputs));
+        }
+        let state = State(entry.kept.state.clone());
+        passage.state = Some(entry);
+        Ok(Some(state))
     }
 
     /// One suspect at a time, and on record before it starts: if this runner dies now, it is known
     /// which of the events that it held was running.
-    async fn invoke_in_quarantine(&self, passage: &Passage, shutdown: &Shutdown) -> End {
+    async fn invoke_in_quarantine<C: Lease>(&self, passage: &mut Passage<C>, run: &Run) -> End {
         let permit = tokio::select! {
             permit = self.quarantine.acquire() => permit,
-            () = shutdown.drain.cancelled() => return End::Cancelled,
+            () = run.shutdown.drain.cancelled() => return End::Cancelled,
         };
         let started = Record { started: Some(passage.delivered), ..passage.record.clone() };
         self.ledger.write(&passage.origin, passage.event.id.sequence, &started).await;
-        let end = self.invoke(passage, Company::Apart, shutdown).await;
+        let end = self.invoke(passage, Company::Apart, run).await;
         drop(permit);
         end
     }
 
     /// What the function's words mean for its binding.
-    fn understand(&self, passage: &Passage, reply: Reply) -> End {
-        let mut verdicts = reply.verdicts;
-        let outputs = match (verdicts.pop(), verdicts.is_empty()) {
-            (Some(Verdict::Done(outputs)), true) => outputs,
-            (Some(Verdict::Retry { reason, after }), true) => return End::Retry { reason, after },
-            (Some(Verdict::Reject { cause, reason }), true) => {
-                return End::Reject { cause, reason };
-            }
-            _ => return End::Fault(Fault::BadReply("not one verdict for one event".to_owned())),
+    fn understand<C>(&self, passage: &mut Passage<C>, reply: Reply) -> End {
+        let Reply { mut verdicts, state } = reply;
+        if let (Some(Entry { next, .. }), Some(State(state))) = (&mut passage.state, state) {
+            *next = Some(state);
+        }
+        match (verdicts.pop(), verdicts.is_empty()) {
+            (Some(verdict), true) => self.mean(passage, verdict),
+            _ => End::Fault(Fault::BadReply("not one verdict for one event".to_owned())),
+        }
+    }
+
+    /// What one verdict means for its event.
+    pub(super) fn mean<C>(&self, passage: &Passage<C>, verdict: Verdict) -> End {
+        let outputs = match verdict {
+            Verdict::Done(outputs) => outputs,
+            Verdict::Retry { reason, after } => return End::Retry { reason, after },
+            Verdict::Reject { cause, reason } => return End::Reject { cause, reason },
         };
         let publish = self.spec.publish.as_ref();
         match outputs::address(outputs, publish, self.from(passage), OffsetDateTime::now_utc()) {
@@ -197,139 +252,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
         }
     }
 
-    /// Settles an event, the order being the guarantee: its record, its outputs, its dead letter,
-    /// and only then the word that lets the server forget it.
-    async fn settle<C: Lease>(&self, mut passage: Passage, ended: Ended, mut told: Told, lease: C) {
-        // A delivery that only renewed the claim did not vanish with anyone.
-        passage.delivered = lease.delivered();
-        let sequence = passage.event.id.sequence;
-        let mut settlement = self.decide(&passage, ended);
-        if let Err(err) = self.publish(std::mem::take(&mut settlement.publish)).await {
-            told.error = Some(err.to_string());
-            settlement = self.decide(&passage, Ended::Ran(End::Output(err.to_string())));
-        }
-        let Settlement { memory, letter, mut ack, .. } = settlement;
-        if let Memory::Write(record) = &memory {
-            self.ledger.write(&passage.origin, sequence, record).await;
-        }
-        let dead_letter = letter.as_ref().map(|letter| letter.reason);
-        if let Some(letter) = letter
-            && !self.bury(&letter, &passage).await
-        {
-            ack = Ack::Redeliver { after: RETRY_AFTER_MAX };
-        }
-        let released = lease.release(&ack).await;
-        self.all_metrics.step(|| {
-            match &released {
-                Ok(()) => self.metrics.settled(&ack),
-                Err(_) => self.metrics.settlement_errors.inc(),
-            }
-            self.metrics.in_flight.dec();
-        });
-        if let Err(err) = released {
-            warn!(event = %passage.event.id, %err, "the event will be delivered again");
-            return;
-        }
-        if memory == Memory::Forget && !matches!(ack, Ack::Redeliver { .. }) {
-            self.ledger.forget(&passage.origin, sequence).await;
-        }
-        if ack == Ack::Done {
-            self.metrics.last_success.set(OffsetDateTime::now_utc().unix_timestamp());
-        }
-        self.tell(&passage, told, dead_letter, ack);
-    }
-
-    fn decide(&self, passage: &Passage, ended: Ended) -> Settlement {
-        match ended {
-            Ended::Ran(end) => {
-                let jitter = fastrand::f64();
-                let now = Now {
-                    time: OffsetDateTime::now_utc(),
-                    stored: passage.event.time,
-                    jitter,
-                    unavailable: self.health.wait(jitter),
-                };
-                settle(end, passage.record.clone(), passage.delivered, &self.policy(), now)
-            }
-            Ended::GivenUp(letter) => give_up(letter),
-            Ended::Parked => stay_parked(),
-        }
-    }
-
-    /// Stores every output and waits for every `PubAck`.
-    async fn publish(&self, messages: Vec<Publish>) -> Result<(), PublishError> {
-        let store = async |message| {
-            let started = Instant::now();
-            let stored = self.sink.publish(message).await;
-            self.metrics.publish_duration.observe(started.elapsed().as_secs_f64());
-            match &stored {
-                Ok(Stored::New) => self.metrics.published_stored.inc(),
-                Ok(Stored::Duplicate) => self.metrics.published_duplicate.inc(),
-                Err(_) => self.metrics.published_failed.inc(),
-            }
-            stored
-        };
-        join_all(messages.into_iter().map(store)).await.into_iter().try_for_each(|r| r.map(drop))
-    }
-
-    /// Stores a dead letter, however long that takes: the event is not given up before. Returns
-    /// whether its payload is in it.
-    async fn bury(&self, letter: &Letter, passage: &Passage) -> bool {
-        let from = self.from(passage);
-        let subject = format!("{}.{}", self.dead_letter_subject, self.spec.name);
-        let max = self.sink.max_payload();
-        let now = OffsetDateTime::now_utc();
-        let written = letter::write(letter, from, &subject, &self.consumer, now, max);
-        let (whole, message) = match written {
-            Written::Whole(message) => (true, message),
-            Written::WithoutPayload(message) => (false, message),
-        };
-        let mut pause = Duration::from_millis(200);
-        while let Err(err) = self.sink.publish(message.clone()).await {
-            self.metrics.dead_letter_publish_errors.inc();
-            error!(event = %passage.event.id, %err, "a dead letter cannot be stored; trying again");
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(10));
-        }
-        self.metrics.dead_letter(letter.reason);
-        if !whole {
-            let parked = Record { parked: true, seen: passage.delivered, ..passage.record.clone() };
-            self.ledger.write(&passage.origin, passage.event.id.sequence, &parked).await;
-            warn!(event = %passage.event.id, "the dead letter has no room for the payload, which stays in its stream");
-        }
-        whole
-    }
-
-    fn tell(&self, passage: &Passage, told: Told, dead_letter: Option<Reason>, ack: Ack) {
-        let Told { outcome, took, error, outputs } = told;
-        if let Some(reason) = dead_letter {
-            warn!(
-                event = %passage.event.id, binding = self.spec.name, reason = reason.as_str(),
-                attempt = passage.event.attempt, error, "dead letter"
-            );
-        } else if outcome != Outcome::Done {
-            info!(
-                event = %passage.event.id, binding = self.spec.name, outcome = outcome.as_str(),
-                attempt = passage.event.attempt, error, "given back"
-            );
-        }
-        let Some(observer) = &self.observer else { return };
-        observer.settled(&Invocation {
-            binding: self.spec.name.clone(),
-            event: passage.event.id.to_string(),
-            subject: passage.event.subject.clone(),
-            trace: passage.event.headers.get("traceparent").map(str::to_owned),
-            attempt: passage.event.attempt,
-            outcome,
-            took,
-            error,
-            outputs,
-            dead_letter,
-            ack,
-        });
-    }
-
-    fn from<'a>(&'a self, passage: &'a Passage) -> Provenance<'a> {
+    pub(super) fn from<'a, C>(&'a self, passage: &'a Passage<C>) -> Provenance<'a> {
         Provenance {
             name: &self.name,
             binding: &self.spec.name,

@@ -75,6 +75,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let timeout = binding.map_or(Duration::from_secs(30), |binding| binding.timeout);
     let call = Call {
         events: NonEmpty::one(event.clone()),
+        batch: false,
         state: None,
         timeout,
         company: Company::Apart,

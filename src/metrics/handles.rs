@@ -25,6 +25,12 @@ pub struct BindingMetrics {
     /// Deliveries that vanished with a runner.
     pub losses: IntCounter,
     pub(super) settlements: [IntCounter; 3],
+    /// Events that keep their claim and run again in their turn.
+    pub settlements_held: IntCounter,
+    /// Keys with so many events waiting that they hold back all others.
+    pub lanes_blocked: IntGauge,
+    /// Partitions of an ordered binding that this runner works on.
+    pub partitions_owned: IntGauge,
     /// Words for the server that could not be said.
     pub settlement_errors: IntCounter,
     /// Claims prolonged.

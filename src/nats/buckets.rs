@@ -82,11 +82,12 @@ impl Bucket for NatsBucket {
         key: &'a str,
         value: Bytes,
         revision: u64,
-    ) -> BoxFuture<'a, Result<(), BucketError>> {
+    ) -> BoxFuture<'a, Result<u64, BucketError>> {
         Box::pin(async move {
             let stored = self.0.update(key, value, revision).await;
-            stored.map(drop).map_err(|err| match err.kind() {
+            stored.map_err(|err| match err.kind() {
                 UpdateErrorKind::WrongLastRevision => BucketError::Conflict,
+                _ if is_too_large(&err) => BucketError::TooLarge(err.to_string()),
                 _ => failed(err),
             })
         })
@@ -118,6 +119,13 @@ fn check(key: &str) -> Result<(), BucketError> {
 /// Whether a message of a bucket is a value: others say that there is none any more.
 fn has_value(headers: &HeaderMap) -> bool {
     ["KV-Operation", "Nats-Marker-Reason"].iter().all(|name| headers.get(*name).is_none())
+}
+
+/// Looks for the server's word for it, however deep.
+fn is_too_large(err: &(dyn std::error::Error + 'static)) -> bool {
+    std::iter::successors(Some(err), |err| err.source())
+        .filter_map(|err| err.downcast_ref::<async_nats::jetstream::Error>())
+        .any(|err| err.error_code() == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM)
 }
 
 fn failed(err: impl Display) -> BucketError {

@@ -44,10 +44,21 @@ impl Leases {
     /// Takes a claim on a delivery. `None` when this runner is at work on that event already: a
     /// claim that had run out goes on under the new delivery, and the event is not run twice.
     pub(super) fn take(self: &Arc<Self>, reply: Reply, subject: Subject) -> Option<NatsLease> {
-        let Reply { delivered, sequence, .. } = reply;
+        let Reply { delivered, sequence, consumer_sequence, .. } = reply;
         let claim = Claim { reply: subject, delivered, heard: Instant::now() };
         let renewed = self.held().insert(sequence, claim).is_some();
-        (!renewed).then(|| NatsLease { leases: Arc::clone(self), sequence, delivered, held: true })
+        (!renewed).then(|| NatsLease {
+            leases: Arc::clone(self),
+            sequence,
+            consumer_sequence,
+            delivered,
+            held: true,
+        })
+    }
+
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.held().len()
     }
 
     /// Tells the server every third of `ack_wait` that everything held is still being worked on.
@@ -97,11 +108,19 @@ impl Leases {
 pub struct NatsLease {
     leases: Arc<Leases>,
     sequence: u64,
+    consumer_sequence: u64,
     /// The delivery that this claim began with.
     delivered: u64,
     /// Once released, an entry of this sequence is somebody else's: the event may come again at
     /// once.
     held: bool,
+}
+
+impl NatsLease {
+    /// The sequence in the consumer of the delivery that this claim began with.
+    pub(super) const fn consumer_sequence(&self) -> u64 {
+        self.consumer_sequence
+    }
 }
 
 impl Lease for NatsLease {

@@ -1,6 +1,7 @@
 //! Creates what a manifest needs in NATS and is missing, verifies what is there, and changes
 //! nothing that exists.
 
+mod bucket;
 mod consumer;
 mod stream;
 
@@ -12,8 +13,10 @@ use thiserror::Error;
 use super::{connect::Connection, ledger::NatsLedger};
 use crate::manifest::{Binding, Manifest};
 
+pub(super) use bucket::ledger_name;
+pub use bucket::owners_name;
 pub(super) use consumer::{Consumer, Restored, find};
-pub(super) use stream::{bucket_name, find_stream};
+pub(super) use stream::find_stream;
 
 /// The oldest server that can do what Pelton asks of it.
 const OLDEST_SERVER: (u64, u64) = (2, 10);
@@ -76,6 +79,7 @@ impl Provisioned {
         }
         site.dead_letter_stream().await?;
         let ledger = site.ledger_bucket().await?;
+        site.keyed_buckets().await?;
         site.publish_subjects().await?;
         let mut consumers = Vec::with_capacity(manifest.bindings.len());
         for binding in &manifest.bindings {
@@ -96,7 +100,7 @@ impl Provisioned {
         manifest: &Manifest,
         binding: &Binding,
     ) -> NatsLedger {
-        let bucket = bucket_name(manifest);
+        let bucket = ledger_name(manifest);
         NatsLedger::new(connection.clone(), self.ledger.clone(), &bucket, &binding.name)
     }
 

@@ -17,7 +17,7 @@ use super::{
     connect::{Connection, State},
     lease::{Leases, NatsLease},
     message,
-    provision::{Consumer, Provisioned, Restored},
+    provision::{Consumer, ProvisionError, Provisioned, Restored},
     reply::Reply,
 };
 use crate::{
@@ -64,6 +64,15 @@ struct Credit {
     bytes: usize,
 }
 
+/// How far a consumer is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Progress {
+    /// Events delivered and not acknowledged.
+    pub(super) unacknowledged: usize,
+    /// The last consumer sequence that was given out.
+    pub(super) delivered: u64,
+}
+
 /// How long to leave the server alone after it refused a pull.
 #[derive(Debug)]
 struct Trouble {
@@ -103,7 +112,7 @@ impl NatsSource {
             leases,
             subscriber,
             inbox,
-            capacity: binding.concurrency.get(),
+            capacity: binding.slots.get(),
             pulls: 0,
             credit: Credit::default(),
             state,
@@ -115,6 +124,24 @@ impl NatsSource {
             stopped: false,
         };
         Ok((source, extender))
+    }
+
+    pub(super) fn name(&self) -> &str {
+        &self.consumer.name
+    }
+
+    /// How many events this runner has claims on.
+    pub(super) fn claimed(&self) -> usize {
+        self.leases.count()
+    }
+
+    /// How far the consumer is, whoever has its events; `None` when it is gone.
+    pub(super) async fn progress(&self) -> Result<Option<Progress>, ProvisionError> {
+        let info = self.consumer.info(&self.connection).await?;
+        Ok(info.map(|info| Progress {
+            unacknowledged: info.num_ack_pending,
+            delivered: info.delivered.consumer_sequence,
+        }))
     }
 
     /// Asks for more once a quarter of all slots is free, or nothing is on its way.

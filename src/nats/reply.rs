@@ -11,6 +11,8 @@ pub(super) struct Reply {
     pub(super) delivered: u64,
     /// Its sequence in the stream.
     pub(super) sequence: u64,
+    /// Its delivery's sequence in the consumer.
+    pub(super) consumer_sequence: u64,
     /// When it was stored.
     pub(super) stored: OffsetDateTime,
 }
@@ -26,9 +28,10 @@ impl Reply {
         };
         let delivered = tokens.next()?.parse().ok()?;
         let sequence = tokens.next()?.parse().ok()?;
-        let nanos: i128 = tokens.nth(1)?.parse().ok()?;
+        let consumer_sequence = tokens.next()?.parse().ok()?;
+        let nanos: i128 = tokens.next()?.parse().ok()?;
         let stored = OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?;
-        Some(Self { delivered, sequence, stored })
+        Some(Self { delivered, sequence, consumer_sequence, stored })
     }
 }
 
@@ -43,6 +46,7 @@ mod tests {
         let expected = Reply {
             delivered: 2,
             sequence: 17,
+            consumer_sequence: 40,
             stored: OffsetDateTime::from_unix_timestamp_nanos(1_700_000_000_000_000_001).unwrap(),
         };
         assert_eq!(Reply::parse(short), Some(expected));

@@ -10,18 +10,23 @@ use tokio::{
     sync::{Semaphore, watch},
     task::JoinSet,
 };
-use tracing::error;
+use tracing::{error, info, warn};
 
 use super::Runner;
 use crate::{
-    binding::{Binding, Health},
+    binding::{Binding, Health, Store},
     handler::Handler,
     keyvalue::Buckets,
     manifest,
-    nats::{Connection, NatsBuckets, NatsLedger, NatsSink, NatsSource, Provisioned},
+    nats::{
+        Connection, NatsBuckets, NatsLease, NatsLedger, NatsSink, NatsSource, OrderedSource,
+        Provisioned, owners_name,
+    },
+    ownership::Seat,
     runtime::{self, BuildError, Surroundings},
     settle::backoff,
     shutdown::Shutdown,
+    source::{Fence, Source, SourceError},
 };
 
 /// How long to wait before a source that gave up is opened again.
@@ -29,6 +34,9 @@ const REOPEN_AFTER: Duration = Duration::from_secs(5);
 
 /// How long a source must have worked to be trusted again.
 const SETTLED_AFTER: Duration = Duration::from_secs(2);
+
+/// The shortest life of an ownership: below it, a hiccup of the network is a takeover.
+const OWNERSHIP_MIN: Duration = Duration::from_secs(1);
 
 /// The waits between tries to start a function before its first event.
 const WARM_UP_MIN: Duration = Duration::from_millis(250);
@@ -63,6 +71,9 @@ pub(super) struct Supervised {
     binding: Arc<Binding<NatsSink, NatsLedger>>,
     connection: Connection,
     provisioned: Arc<Provisioned>,
+    /// The bucket that says who works on what.
+    owners: String,
+    buckets: Arc<dyn Buckets>,
     blocked: watch::Sender<Option<String>>,
     start: Arc<watch::Sender<Start>>,
 }
@@ -85,6 +96,7 @@ impl Supervised {
         let handler = runtime::build_with(&surroundings, function, spec.concurrency, workers)?;
         let metrics = runner.metrics.binding(&spec.name);
         let manifest = &runner.manifest;
+        let store = |state: &manifest::State| Store::new(Arc::clone(&buckets), &state.bucket);
         let binding = Binding {
             name: manifest.name.clone(),
             spec: spec.clone(),
@@ -93,6 +105,7 @@ impl Supervised {
             handler,
             sink: NatsSink::new(connection.clone()),
             ledger: provisioned.ledger(connection, manifest, spec),
+            store: spec.state.as_ref().map(store),
             health: Health::new(&spec.name, metrics.up.clone()),
             metrics,
             all_metrics: Arc::clone(&runner.metrics),
@@ -103,6 +116,8 @@ impl Supervised {
             binding: Arc::new(binding),
             connection: connection.clone(),
             provisioned: Arc::clone(provisioned),
+            owners: owners_name(manifest),
+            buckets,
             blocked: watch::Sender::new(None),
             start: Arc::default(),
         })
@@ -142,8 +157,8 @@ impl Supervised {
 
     /// Runs the binding until the shutdown has drained it.
     pub(super) async fn run(self, shutdown: Shutdown) {
-        while !shutdown.drain.is_cancelled() {
-            let Err(why) = self.run_once(&shutdown).await else { return };
+        while !shutdown.drain.is_cancelled() && !shutdown.abort.is_cancelled() {
+            let Err(why) = self.run_once(&shutdown).await else { continue };
             error!(binding = self.binding.spec.name, why, "no events can be had");
             self.blocked.send_replace(Some(why));
             tokio::select! {
@@ -154,13 +169,71 @@ impl Supervised {
     }
 
     async fn run_once(&self, shutdown: &Shutdown) -> Result<(), String> {
+        if self.binding.spec.order.is_some() {
+            return self.run_in_order(shutdown).await;
+        }
+        let (source, extender) = self.open().await?;
+        self.work(source, extender, shutdown, Fence::default()).await
+    }
+
+    /// Waits until this runner may work on the binding's events, and works on them for as long as
+    /// it may.
+    async fn run_in_order(&self, shutdown: &Shutdown) -> Result<(), String> {
+        let taken = tokio::select! {
+            taken = self.seat() => taken?.take(),
+            () = shutdown.drain.cancelled() => return Ok(()),
+        };
+        let mut ownership = tokio::select! {
+            ownership = taken => ownership,
+            () = shutdown.drain.cancelled() => return Ok(()),
+        };
+        let name = &self.binding.spec.name;
+        info!(binding = name, "this runner works on the binding from here on");
+        self.binding.metrics.partitions_owned.inc();
+        let fence = ownership.fence();
+        let working = async {
+            let (source, extender) = self.open().await?;
+            let source = OrderedSource::new(source, self.binding.spec.slot_bytes);
+            self.work(source, extender, shutdown, fence).await
+        };
+        tokio::pin!(working);
+        let ended = tokio::select! {
+            ended = &mut working => ended,
+            () = ownership.keep() => {
+                warn!(binding = name, "this runner no longer works on the binding");
+                working.await
+            }
+        };
+        self.binding.metrics.partitions_owned.dec();
+        ownership.give_up().await;
+        ended
+    }
+
+    async fn seat(&self) -> Result<Seat, String> {
+        let bucket = self.buckets.open(&self.owners).await.map_err(|err| err.to_string())?;
+        let me = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
         let spec = &self.binding.spec;
+        let life = (spec.ack_wait / 2).max(OWNERSHIP_MIN);
+        Ok(Seat::new(bucket, spec.name.clone(), me, life))
+    }
+
+    async fn open(&self) -> Result<(NatsSource, impl Future<Output = ()> + Send + use<>), String> {
         let extensions = self.binding.metrics.lease_extensions.clone();
+        let spec = &self.binding.spec;
         let opened = NatsSource::open(&self.connection, &self.provisioned, spec, extensions).await;
-        let (source, extender) = opened.map_err(|err| err.to_string())?;
+        opened.map_err(|err| err.to_string())
+    }
+
+    async fn work<S: Source<Lease = NatsLease>>(
+        &self,
+        source: S,
+        extender: impl Future<Output = ()> + Send + 'static,
+        shutdown: &Shutdown,
+        fence: Fence,
+    ) -> Result<(), String> {
         let mut background = JoinSet::new();
         background.spawn(extender);
-        let running = Arc::clone(&self.binding).run(source, shutdown.clone());
+        let running = Arc::clone(&self.binding).run(source, shutdown.clone(), fence);
         tokio::pin!(running);
         let ended = tokio::select! {
             ended = &mut running => ended,
@@ -169,6 +242,10 @@ impl Supervised {
                 running.await
             }
         };
-        ended.map_err(|err| err.to_string())
+        match ended {
+            // Nothing is wrong; this runner stands by again.
+            Err(SourceError::TakenOver) => Ok(()),
+            ended => ended.map_err(|err| err.to_string()),
+        }
     }
 }

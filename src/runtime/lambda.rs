@@ -42,7 +42,13 @@ impl Handler for Lambda {
             let Call { events: NonEmpty { first, rest }, timeout, company, .. } = call;
             let mut verdicts = Vec::with_capacity(1 + rest.len());
             for event in std::iter::once(first).chain(rest) {
-                let call = Call { events: NonEmpty::one(event), state: None, timeout, company };
+                let call = Call {
+                    events: NonEmpty::one(event),
+                    batch: false,
+                    state: None,
+                    timeout,
+                    company,
+                };
                 verdicts.extend(self.0.call(call).await?.verdicts);
             }
             Ok(Reply { verdicts, state: None })

@@ -23,6 +23,8 @@ pub enum Outcome {
     Unavailable,
     /// It succeeded, but an output can never be stored.
     Output,
+    /// It succeeded, but the state it returned can never be stored.
+    State,
 }
 
 impl Outcome {
@@ -38,6 +40,7 @@ impl Outcome {
             Self::BadReply => "bad_reply",
             Self::Unavailable => "unavailable",
             Self::Output => "output",
+            Self::State => "state",
         }
     }
 }
@@ -61,6 +64,8 @@ pub enum Reason {
     Undecodable,
     /// It grew older than `retry.max_age` before it succeeded.
     Expired,
+    /// The state that the function returned can never be stored, or what is stored is none.
+    State,
 }
 
 impl Reason {
@@ -72,13 +77,14 @@ impl Reason {
             Outcome::Crash => Self::Crashed,
             Outcome::BadReply => Self::BadReply,
             Outcome::Output => Self::Output,
+            Outcome::State => Self::State,
             Outcome::Reject => Self::Rejected,
             Outcome::Done | Outcome::Retry | Outcome::Unavailable => Self::AttemptsExhausted,
         }
     }
 
     /// All of them, for counters that exist from the start.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::AttemptsExhausted,
         Self::Rejected,
         Self::Timeout,
@@ -87,6 +93,7 @@ impl Reason {
         Self::Output,
         Self::Undecodable,
         Self::Expired,
+        Self::State,
     ];
 
     /// The spelling in headers and metrics.
@@ -101,6 +108,7 @@ impl Reason {
             Self::Output => "output",
             Self::Undecodable => "undecodable",
             Self::Expired => "expired",
+            Self::State => "state",
         }
     }
 }
@@ -151,6 +159,17 @@ impl Record {
         self.seen = delivered.saturating_sub(1);
         self.started = None;
         lost
+    }
+
+    /// Accounts for deliveries in which the event only waited for another one of its key.
+    pub fn waited(&mut self, delivered: u64) {
+        self.seen = delivered.saturating_sub(1);
+        self.started = None;
+    }
+
+    /// The delivery goes on: it is to be accounted for once it has ended.
+    pub fn goes_on(&mut self, delivered: u64) {
+        self.seen = delivered.saturating_sub(1);
     }
 
     /// The next attempt's number.

@@ -27,7 +27,13 @@ fn policy() -> Policy {
 
 fn now() -> Now {
     let time = OffsetDateTime::UNIX_EPOCH + SECOND * 1000;
-    Now { time, stored: OffsetDateTime::UNIX_EPOCH, jitter: 0.0, unavailable: SECOND * 7 }
+    Now {
+        time,
+        stored: OffsetDateTime::UNIX_EPOCH,
+        jitter: 0.0,
+        unavailable: SECOND * 7,
+        given_back: SECOND * 4,
+    }
 }
 
 fn failed(outcome: Outcome, times: usize) -> Record {

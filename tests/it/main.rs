@@ -22,6 +22,7 @@ mod faults;
 mod house;
 mod manifest;
 mod metrics;
+mod ordered;
 mod peers;
 mod provision;
 mod recovery;

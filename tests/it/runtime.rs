@@ -93,7 +93,7 @@ pub(crate) fn call(subject: &str, data: impl Into<Bytes>) -> Call {
         attempt: 3,
     };
     let events = NonEmpty::one(event);
-    Call { events, state: None, timeout: LONG, company: Company::Shared }
+    Call { events, batch: false, state: None, timeout: LONG, company: Company::Shared }
 }
 
 pub(crate) fn done(outputs: &[&str]) -> Result<Reply, Fault> {

@@ -1,12 +1,8 @@
 //! What only shows when streams, functions and bindings are seen together.
 
-use std::time::Duration;
-
 use super::streams::overlapping;
 use crate::duration;
-use crate::manifest::{
-    Binding, DeadLetter, Manifest, Publish, Retry, Stream, path::Path, report::Report,
-};
+use crate::manifest::{Binding, DeadLetter, Manifest, Publish, Stream, path::Path, report::Report};
 use crate::subject;
 
 /// `places` are those of the bindings, in the same order.
@@ -91,7 +87,7 @@ fn buckets(bindings: &[Binding], places: &[Path], report: &mut Report) {
             );
         }
         used.push((&state.bucket, &binding.name));
-        let horizon = horizon(&binding.retry, binding.timeout);
+        let horizon = binding.horizon();
         if let Some(age) = state.max_age.filter(|age| *age < horizon) {
             report.error_hint(
                 &at.key("max_age"),
@@ -130,7 +126,7 @@ fn input(binding: &Binding, streams: &[Stream], path: &Path, report: &mut Report
         several(binding, streams, path, report);
     }
     let Some(stream) = named.or_else(|| streams.iter().find(holds)) else { return };
-    let horizon = horizon(&binding.retry, binding.timeout);
+    let horizon = binding.horizon();
     if let Some(age) = stream.max_age.filter(|age| !age.is_zero() && *age < horizon) {
         report.warn(
             path,
@@ -161,23 +157,6 @@ fn several(binding: &Binding, streams: &[Stream], path: &Path, report: &mut Repo
             "a binding reads one stream: make two bindings of the function, each with a `name:`",
         );
     }
-}
-
-/// How long an event can wait for its last try: every wait the longest, every try a timeout.
-fn horizon(retry: &Retry, timeout: Duration) -> Duration {
-    let attempts = retry.attempts.get();
-    let mut waits = Duration::ZERO;
-    let mut wait = retry.backoff_min;
-    for round in 1..attempts {
-        wait = wait.saturating_mul(2).min(retry.backoff_max).max(retry.backoff_min);
-        if wait == retry.backoff_max || wait.is_zero() {
-            waits = waits.saturating_add(wait.saturating_mul(attempts - round));
-            break;
-        }
-        waits = waits.saturating_add(wait);
-    }
-    let total = waits.saturating_add(timeout.saturating_mul(attempts));
-    retry.max_age.map_or(total, |age| total.min(age))
 }
 
 fn outputs(binding: &Binding, manifest: &Manifest, path: &Path, report: &mut Report) {
@@ -235,8 +214,6 @@ fn covers(outer: &str, inner: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::num::NonZeroU32;
-
     use super::*;
 
     #[test]
@@ -253,20 +230,5 @@ mod tests {
         ] {
             assert_eq!(covers(outer, inner), expected, "{outer} {inner}");
         }
-    }
-
-    #[test]
-    fn the_horizon_adds_the_longest_waits_and_every_timeout() {
-        let retry = Retry {
-            attempts: NonZeroU32::new(8).unwrap(),
-            backoff_min: Duration::from_secs(1),
-            backoff_max: Duration::from_secs(60),
-            losses: 5,
-            max_age: None,
-        };
-        let seconds = 2 + 4 + 8 + 16 + 32 + 60 + 60 + 8 * 30;
-        assert_eq!(horizon(&retry, Duration::from_secs(30)), Duration::from_secs(seconds));
-        let bounded = Retry { max_age: Some(Duration::from_secs(90)), ..retry };
-        assert_eq!(horizon(&bounded, Duration::from_secs(30)), Duration::from_secs(90));
     }
 }

@@ -10,20 +10,12 @@ use async_nats::jetstream::{
 
 use super::{DIGEST, OWNER, ProvisionError, Provisioning, Site};
 use crate::{
-    manifest::{self, Discard, Manifest, Retention, Storage},
+    manifest::{self, Discard, Retention, Storage},
     nats::connect::Connection,
 };
 
 /// `duplicate_window` of the streams that Pelton owns.
 const OWNED_WINDOW: Duration = Duration::from_secs(10 * 60);
-/// How long a failed event's record outlives its last failure.
-const LEDGER_MAX_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-
-/// The bucket of the ledger: `<NAME>_ATTEMPTS`.
-pub(in crate::nats) fn bucket_name(manifest: &Manifest) -> String {
-    format!("{}_ATTEMPTS", manifest.name.to_uppercase().replace('-', "_"))
-}
-
 impl Site<'_> {
     pub(super) async fn listed_stream(
         &mut self,
@@ -77,35 +69,8 @@ impl Site<'_> {
         Ok(())
     }
 
-    pub(super) async fn ledger_bucket(&mut self) -> Result<Option<Stream<()>>, ProvisionError> {
-        let bucket = bucket_name(self.manifest);
-        let name = format!("KV_{bucket}");
-        match self.stream_info(&name).await? {
-            Some(info) => self.check_owner(&name, &info.config.metadata),
-            None => {
-                let config = Config {
-                    subjects: vec![format!("$KV.{bucket}.>")],
-                    max_messages_per_subject: 1,
-                    max_age: LEDGER_MAX_AGE,
-                    discard: DiscardPolicy::New,
-                    allow_rollup: true,
-                    deny_delete: true,
-                    allow_direct: true,
-                    ..self.owned_config(&name)
-                };
-                if !self.create_stream(config).await? {
-                    return Ok(None);
-                }
-            }
-        }
-        match self.context().get_stream_no_info(&name).await {
-            Ok(stream) => Ok(Some(stream)),
-            Err(err) => Err(ProvisionError::Unavailable(err.to_string())),
-        }
-    }
-
     /// What Pelton makes for itself: kept on disk, owned by name.
-    fn owned_config(&self, name: &str) -> Config {
+    pub(super) fn owned_config(&self, name: &str) -> Config {
         Config {
             name: name.to_owned(),
             description: Some(format!("made by Pelton for {}", self.manifest.name)),
@@ -157,13 +122,13 @@ impl Site<'_> {
         ])
     }
 
-    async fn stream_info(&self, name: &str) -> Result<Option<Info>, ProvisionError> {
+    pub(super) async fn stream_info(&self, name: &str) -> Result<Option<Info>, ProvisionError> {
         let found = find_stream(self.connection, name).await?;
         Ok(found.map(|stream| stream.cached_info().clone()))
     }
 
     /// Whether it is there now.
-    async fn create_stream(&mut self, config: Config) -> Result<bool, ProvisionError> {
+    pub(super) async fn create_stream(&mut self, config: Config) -> Result<bool, ProvisionError> {
         let name = config.name.clone();
         if self.mode == Provisioning::VerifyOnly {
             self.problem(format!("stream {name} does not exist: run once without --no-provision"));
@@ -191,7 +156,7 @@ impl Site<'_> {
         }
     }
 
-    fn check_owner(&mut self, object: &str, metadata: &HashMap<String, String>) {
+    pub(super) fn check_owner(&mut self, object: &str, metadata: &HashMap<String, String>) {
         match metadata.get(OWNER) {
             Some(owner) if *owner != self.manifest.name => {
                 let problem = format!(

@@ -56,7 +56,7 @@ impl Outbox {
             slot,
             timeout: call.timeout.as_secs_f64(),
             events: call.events.iter().map(wire_event).collect(),
-            batch: (!call.events.rest.is_empty()).then_some(true),
+            batch: call.batch.then_some(true),
             state: call.state.as_ref().map(|state| WireState { value: &state.0 }),
         };
         self.meta(&frame, body);

@@ -211,7 +211,7 @@ async fn increment(bucket: &dyn Bucket, key: &str, delta: u64) -> Result<u64, Er
             .ok_or_else(|| Error::Other(format!("`{key}` would be more than {}", u64::MAX)))?;
         match bucket.replace(key, Bytes::from(after.to_string()), entry.revision).await {
             Err(BucketError::Conflict) => {}
-            stored => return stored.map(|()| after).map_err(told),
+            stored => return stored.map(|_| after).map_err(told),
         }
     }
 }
@@ -223,6 +223,8 @@ fn number(value: &[u8]) -> Option<u64> {
 fn told(err: BucketError) -> Error {
     match err {
         BucketError::Missing(_) => Error::NoSuchStore,
-        BucketError::Conflict | BucketError::Failed(_) => Error::Other(err.to_string()),
+        BucketError::Conflict | BucketError::TooLarge(_) | BucketError::Failed(_) => {
+            Error::Other(err.to_string())
+        }
     }
 }

@@ -27,7 +27,8 @@ fn job(ticket: u64) -> Job {
         attempt: 1,
     };
     let company = Company::Shared;
-    let call = Call { events: NonEmpty::one(event), state: None, timeout: TIMEOUT, company };
+    let call =
+        Call { events: NonEmpty::one(event), batch: false, state: None, timeout: TIMEOUT, company };
     Job { ticket, call: Arc::new(call), company, reply: oneshot::channel().0 }
 }
 

@@ -32,7 +32,13 @@ impl Shift {
             time: time::OffsetDateTime::UNIX_EPOCH,
             attempt: 1,
         };
-        let call = Call { events: NonEmpty::one(event), state: None, timeout: SECOND, company };
+        let call = Call {
+            events: NonEmpty::one(event),
+            batch: false,
+            state: None,
+            timeout: SECOND,
+            company,
+        };
         self.roster.admit(self.now)?;
         let job = Job { ticket: self.tickets, call: Arc::new(call), company, reply };
         self.roster.submit(job, self.now);

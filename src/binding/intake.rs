@@ -1,0 +1,275 @@
+//! From pulled events to calls: lanes, batches, and the tasks that carry them out.
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use futures_util::{FutureExt as _, future::join_all};
+use tokio::{
+    task::{JoinError, JoinSet, unconstrained},
+    time::Instant,
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, error};
+
+use super::{
+    Binding,
+    hold::Held,
+    lanes::Lanes,
+    pace::Pace,
+    passage::{Left, Passage},
+    ready::Ready,
+};
+use crate::{
+    key,
+    shutdown::Shutdown,
+    source::{Delivery, Fence, Lease, Ledger, Room, Sink, SourceError},
+};
+
+/// How long settling may go on after everything was told to stop.
+const LAST_WORDS: Duration = Duration::from_secs(3);
+
+/// What the events of one run of a binding share.
+#[derive(Debug)]
+pub(super) struct Run {
+    pub(super) shutdown: Shutdown,
+    pub(super) fence: Fence,
+    pub(super) held: Arc<Held>,
+    /// Cancelled once nothing shall begin any more that can wait.
+    pub(super) closing: CancellationToken,
+}
+
+/// The events of one run of a binding, from their delivery on.
+pub(super) struct Intake<K, L, C> {
+    binding: Arc<Binding<K, L>>,
+    run: Arc<Run>,
+    lanes: Option<Lanes<Passage<C>>>,
+    ready: Ready<C>,
+    tasks: JoinSet<Left<C>>,
+    /// Tasks that are calls; the others wait.
+    calls: usize,
+    pace: Pace,
+}
+
+impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C> {
+    pub(super) fn new(binding: Arc<Binding<K, L>>, shutdown: Shutdown, fence: Fence) -> Self {
+        let spec = &binding.spec;
+        binding.metrics.slots.set(i64::try_from(spec.slots.get()).unwrap_or(i64::MAX));
+        let closing = shutdown.drain.child_token();
+        let run = Run { shutdown, fence, held: Arc::default(), closing };
+        Self {
+            lanes: spec.order.as_ref().map(|order| Lanes::new(order.lane_limit.get())),
+            ready: Ready::new(spec.batch.as_ref()),
+            run: Arc::new(run),
+            tasks: JoinSet::new(),
+            calls: 0,
+            pace: Pace::default(),
+            binding,
+        }
+    }
+
+    /// A function that cannot start gets one event at a time, to try it with. A key with too many
+    /// events waiting holds back all others.
+    pub(super) fn room(&self) -> Room {
+        let Held { events, bytes, .. } = &*self.run.held;
+        let spec = &self.binding.spec;
+        let slots = match self.binding.health.is_up() {
+            _ if self.blocked() > 0 => 0,
+            true => spec.slots.get(),
+            false => 1,
+        };
+        Room {
+            events: slots.saturating_sub(events.load(Ordering::Relaxed)),
+            bytes: spec.slot_bytes.saturating_sub(bytes.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// Whether what was asked for may come although there is no room for more.
+    pub(super) const fn is_ordered(&self) -> bool {
+        self.lanes.is_some()
+    }
+
+    fn blocked(&self) -> usize {
+        self.lanes.as_ref().map_or(0, Lanes::blocked)
+    }
+
+    pub(super) fn take(&mut self, deliveries: Vec<Delivery<C>>) {
+        let (count, begun) = (deliveries.len(), Instant::now());
+        self.binding.all_metrics.step(|| {
+            self.binding.metrics.received.inc_by(count as u64);
+            self.binding.metrics.in_flight.add(i64::try_from(count).unwrap_or(i64::MAX));
+        });
+        if self.lanes.is_none() && self.binding.spec.batch.is_none() {
+            for delivery in deliveries {
+                self.begin(Passage::new(delivery, None, &self.run.held));
+            }
+            self.pace = self.pace.after(begun.elapsed(), count);
+            return;
+        }
+        for delivery in deliveries {
+            self.queue(delivery);
+        }
+        self.dispatch();
+    }
+
+    /// Starts an event that waits for no other.
+    fn begin(&mut self, passage: Passage<C>) {
+        let invocation = Arc::clone(&self.binding).handle(passage, Arc::clone(&self.run));
+        let mut invocation = Box::pin(invocation);
+        // What ends without waiting needs no task. Unconstrained, because one pull brings more
+        // events than a task's budget has steps, and would move the rest to tasks for no reason.
+        if self.pace.is_quick() && unconstrained(&mut invocation).now_or_never().is_some() {
+            return;
+        }
+        self.calls += 1;
+        self.tasks.spawn(invocation);
+    }
+
+    fn queue(&mut self, delivery: Delivery<C>) {
+        let order = self.binding.spec.order.as_ref();
+        let key = order.and_then(|order| key::of(&delivery.event, &order.key));
+        let passage = Passage::new(delivery, key.map(Into::into), &self.run.held);
+        let first = match (&mut self.lanes, passage.key.clone()) {
+            (Some(lanes), Some(key)) => lanes.enter(&key, passage, |passage| passage.behind = true),
+            // Nothing is promised of events without a key.
+            _ => Some(passage),
+        };
+        self.ready.extend(first);
+        self.show_lanes();
+    }
+
+    fn show_lanes(&self) {
+        if self.is_ordered() {
+            self.binding.metrics.lanes_blocked.set(i64::try_from(self.blocked()).unwrap_or(0));
+        }
+    }
+
+    /// When the next call is to begin, if nothing else happens before.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.may_call().then(|| self.ready.due()).flatten()
+    }
+
+    fn may_call(&self) -> bool {
+        let open = !(self.is_ordered() && self.run.closing.is_cancelled());
+        open && self.calls < self.binding.spec.concurrency.get()
+    }
+
+    /// Begins every call that is due.
+    pub(super) fn dispatch(&mut self) {
+        while self.may_call()
+            && let Some(due) = self.ready.due()
+            && (due <= Instant::now() || self.run.closing.is_cancelled())
+        {
+            let mut passages = self.ready.take();
+            let (binding, run) = (Arc::clone(&self.binding), Arc::clone(&self.run));
+            self.calls += 1;
+            if self.binding.spec.batch.is_some() {
+                self.tasks.spawn(binding.handle_batch(passages, run));
+            } else if let Some(passage) = passages.pop() {
+                self.tasks.spawn(binding.handle(passage, run));
+            }
+        }
+    }
+
+    /// The next task that ends; `None` while there is none.
+    pub(super) async fn next_end(&mut self) -> Option<Result<Left<C>, JoinError>> {
+        self.tasks.join_next().await
+    }
+
+    /// Takes up what ended tasks have left to do.
+    ///
+    /// # Errors
+    /// When a task broke off and the turn of its key is lost.
+    pub(super) fn absorb(&mut self, ended: Result<Left<C>, JoinError>) -> Result<(), SourceError> {
+        let mut next = Some(ended);
+        while let Some(ended) = next {
+            match ended {
+                Ok(left) => self.go_on(left),
+                Err(err) if err.is_panic() => {
+                    error!(%err, "an invocation panicked inside Pelton; its event will be delivered again");
+                    self.calls = self.calls.saturating_sub(1);
+                    if self.is_ordered() {
+                        return Err(SourceError::Refused("an invocation panicked".to_owned()));
+                    }
+                }
+                Err(_) => {}
+            }
+            next = self.tasks.try_join_next();
+        }
+        self.dispatch();
+        Ok(())
+    }
+
+    fn go_on(&mut self, left: Left<C>) {
+        self.calls -= usize::from(left.call);
+        self.ready.extend(left.ready);
+        for key in left.freed {
+            let next = self.lanes.as_mut().and_then(|lanes| lanes.leave(&key));
+            self.ready.extend(next);
+            self.show_lanes();
+        }
+        for (after, passage) in left.held {
+            let closing = self.run.closing.clone();
+            self.tasks.spawn(async move {
+                tokio::select! {
+                    () = tokio::time::sleep(after) => {}
+                    () = closing.cancelled() => {}
+                }
+                Left::ready(passage)
+            });
+        }
+    }
+
+    /// Waits for what runs and gives back what has not begun; a while after the abort, leaves the
+    /// rest to redelivery.
+    pub(super) async fn finish(mut self) {
+        self.run.closing.cancel();
+        self.dispatch();
+        let abort = self.run.shutdown.abort.clone();
+        let abandoned = async {
+            abort.cancelled().await;
+            tokio::time::sleep(LAST_WORDS).await;
+        };
+        tokio::pin!(abandoned);
+        loop {
+            tokio::select! {
+                ended = self.tasks.join_next() => match ended {
+                    Some(ended) => if self.absorb(ended).is_err() { break },
+                    None => break,
+                },
+                () = &mut abandoned => {
+                    debug!(left = self.tasks.len(), "events are left to be delivered again");
+                    return self.abandon().await;
+                }
+            }
+        }
+        let waiting = self.waiting();
+        let give_back = |passage| self.binding.give_back(passage, &self.run);
+        let given_back = join_all(waiting.into_iter().map(give_back));
+        tokio::select! {
+            _ = given_back => {}
+            () = abandoned => {}
+        }
+        self.abandon().await;
+    }
+
+    fn waiting(&mut self) -> Vec<Passage<C>> {
+        let mut waiting = self.ready.drain();
+        waiting.extend(self.lanes.iter_mut().flat_map(Lanes::drain));
+        waiting
+    }
+
+    /// Drops everything, to be delivered again.
+    pub(super) async fn abandon(mut self) {
+        self.tasks.shutdown().await;
+        drop(self.waiting());
+        self.binding.all_metrics.step(|| {
+            let held = &self.run.held;
+            let dropped = held.dropped.swap(0, Ordering::Relaxed);
+            let open = held.dropped_open.swap(0, Ordering::Relaxed);
+            self.binding.metrics.in_flight.sub(i64::try_from(dropped).unwrap_or(0));
+            self.binding.metrics.settlement_errors.inc_by(open as u64);
+        });
+    }
+}

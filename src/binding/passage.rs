@@ -1,0 +1,96 @@
+//! An event on its way through its binding, and what is left of it after a step.
+
+use std::{sync::Arc, time::Duration};
+
+use super::hold::{Held, Slot};
+use crate::{
+    event::Event,
+    settle::Record,
+    source::{Delivery, Origin},
+    state::Kept,
+};
+
+/// An event with all that it holds: its claim and its slot. Dropped, it will be delivered again.
+pub(super) struct Passage<C> {
+    pub(super) event: Event,
+    pub(super) origin: Arc<Origin>,
+    pub(super) delivered: u64,
+    pub(super) record: Record,
+    /// Whether the record was read, or need not be.
+    pub(super) recalled: bool,
+    /// What it is ordered by.
+    pub(super) key: Option<Arc<str>>,
+    /// It came behind another event of its key that was not settled: it had not run.
+    pub(super) behind: bool,
+    /// The state of its key, once it was read.
+    pub(super) state: Option<Entry>,
+    pub(super) lease: C,
+    pub(super) slot: Slot,
+}
+
+/// The state of a key, as it was read and as it shall be.
+pub(super) struct Entry {
+    pub(super) revision: u64,
+    pub(super) kept: Kept,
+    /// What the function returned, if it returned any.
+    pub(super) next: Option<serde_json::Value>,
+}
+
+impl<C> Passage<C> {
+    pub(super) fn new(delivery: Delivery<C>, key: Option<Arc<str>>, held: &Arc<Held>) -> Self {
+        let Delivery { event, origin, delivered, lease } = delivery;
+        let slot = Slot::take(held, event.data.len());
+        Self {
+            event,
+            origin,
+            delivered,
+            record: Record::default(),
+            recalled: false,
+            key,
+            behind: false,
+            state: None,
+            lease,
+            slot,
+        }
+    }
+}
+
+/// What a step has left to do.
+pub(super) struct Left<C> {
+    /// Whether the step was a call, which others may wait for.
+    pub(super) call: bool,
+    /// Keys whose next event may run.
+    pub(super) freed: Vec<Arc<str>>,
+    /// Events that may run now.
+    pub(super) ready: Vec<Passage<C>>,
+    /// Events that keep their claim and their turn, and run again after a while.
+    pub(super) held: Vec<(Duration, Passage<C>)>,
+}
+
+impl<C> Left<C> {
+    pub(super) const fn nothing() -> Self {
+        Self { call: true, freed: Vec::new(), ready: Vec::new(), held: Vec::new() }
+    }
+
+    /// The event is settled; the next of its key may run.
+    pub(super) fn settled(key: Option<Arc<str>>) -> Self {
+        Self { freed: key.into_iter().collect(), ..Self::nothing() }
+    }
+
+    /// The event runs again after a while.
+    pub(super) fn held(after: Duration, passage: Passage<C>) -> Self {
+        Self { held: vec![(after, passage)], ..Self::nothing() }
+    }
+
+    /// The event has waited.
+    pub(super) fn ready(passage: Passage<C>) -> Self {
+        Self { call: false, ready: vec![passage], ..Self::nothing() }
+    }
+
+    pub(super) fn and(mut self, other: Self) -> Self {
+        self.freed.extend(other.freed);
+        self.ready.extend(other.ready);
+        self.held.extend(other.held);
+        self
+    }
+}

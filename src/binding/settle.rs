@@ -1,0 +1,267 @@
+//! Carries out what becomes of an event, the order being the guarantee: its state, its outputs, its
+//! record, its dead letter, and only then the word that lets the server forget it.
+
+use std::time::{Duration, Instant};
+
+use futures_util::future::join_all;
+use time::OffsetDateTime;
+use tracing::{error, info, warn};
+
+use super::{
+    Binding,
+    intake::Run,
+    invoke::{Ended, Told},
+    passage::{Left, Passage},
+    store::Written,
+};
+use crate::{
+    event::{Event, Publish},
+    letter::{self, Written as Letters},
+    observer::Invocation,
+    settle::{
+        Ack, End, GIVEN_BACK_FOR, Letter, Memory, Now, Outcome, RETRY_AFTER_MAX, Reason, Record,
+        Settlement, give_up, settle, stay_parked,
+    },
+    source::{Lease, Ledger, PublishError, Sink, Stored},
+};
+
+/// What an event that shall run again does meanwhile.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wait {
+    /// It goes back to its stream.
+    InStream,
+    /// It keeps its claim and holds up its key.
+    InLane,
+    /// It keeps its claim and holds up nothing.
+    Aside,
+}
+
+/// What became of an event.
+struct Settled {
+    told: Told,
+    dead_letter: Option<Reason>,
+    ack: Ack,
+    /// Whether its record has no more use once it is released.
+    forget: bool,
+}
+
+impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
+    /// Settles an event. One that a fence keeps from it is dropped: whoever has taken over does it.
+    pub(super) async fn settle<C: Lease>(
+        &self,
+        mut passage: Passage<C>,
+        ended: Ended,
+        mut told: Told,
+        run: &Run,
+    ) -> Left<C> {
+        // A delivery that only renewed the claim did not vanish with anyone.
+        passage.delivered = passage.lease.delivered();
+        if !run.fence.holds() {
+            return Left::nothing();
+        }
+        let mut wait = self.wait(&ended);
+        let mut settlement = self.decide(&passage, ended);
+        match self.keep(&mut passage, &settlement).await {
+            Written::Stored => {}
+            Written::Outrun => return self.hold(passage, Duration::ZERO),
+            Written::Refused(why) => {
+                told.error = Some(why.clone());
+                settlement = self.decide(&passage, Ended::Ran(End::State(why)));
+            }
+        }
+        if let Err(err) = self.publish(std::mem::take(&mut settlement.publish)).await {
+            told.error = Some(err.to_string());
+            settlement = self.decide(&passage, Ended::Ran(End::Output(err.to_string())));
+        }
+        let Settlement { memory, letter, mut ack, .. } = settlement;
+        let stays = matches!(ack, Ack::Redeliver { .. }) && wait != Wait::InStream;
+        if let Memory::Write(record) = &memory {
+            let mut record = record.clone();
+            if stays {
+                record.goes_on(passage.delivered);
+            }
+            self.ledger.write(&passage.origin, passage.event.id.sequence, &record).await;
+            passage.record = record;
+        }
+        let dead_letter = letter.as_ref().map(|letter| letter.reason);
+        if let Some(letter) = letter
+            && !self.bury(&letter, &passage).await
+        {
+            ack = Ack::Redeliver { after: RETRY_AFTER_MAX };
+            wait = if self.spec.order.is_some() { Wait::Aside } else { Wait::InStream };
+        }
+        let end = Settled { told, dead_letter, ack, forget: memory == Memory::Forget };
+        match (&end.ack, wait) {
+            (Ack::Redeliver { after }, Wait::InLane | Wait::Aside) => {
+                let after = *after;
+                self.tell(&passage.event, end);
+                match wait {
+                    Wait::Aside => self.set_aside(passage, after),
+                    _ => self.hold(passage, after),
+                }
+            }
+            _ => self.release(passage, end).await,
+        }
+    }
+
+    /// Gives an event back that never ran, or shall not run again here.
+    pub(super) async fn give_back<C: Lease>(&self, mut passage: Passage<C>, run: &Run) {
+        self.recall(&mut passage).await;
+        let (ended, told) = self.ended(&mut passage, End::Cancelled, Duration::ZERO);
+        self.settle(passage, ended, told, run).await;
+    }
+
+    /// In order, an event that runs again waits in its place.
+    fn wait(&self, ended: &Ended) -> Wait {
+        match ended {
+            _ if self.spec.order.is_none() => Wait::InStream,
+            Ended::Ran(End::Cancelled) => Wait::InStream,
+            Ended::Parked => Wait::Aside,
+            _ => Wait::InLane,
+        }
+    }
+
+    fn hold<C>(&self, mut passage: Passage<C>, after: Duration) -> Left<C> {
+        self.all_metrics.step(|| {
+            self.metrics.settlements_held.inc();
+            passage.slot.open = false;
+        });
+        passage.recalled = true;
+        passage.state = None;
+        Left::held(after, passage)
+    }
+
+    fn set_aside<C>(&self, mut passage: Passage<C>, after: Duration) -> Left<C> {
+        let freed = Left::settled(passage.key.take());
+        self.hold(passage, after).and(freed)
+    }
+
+    async fn release<C: Lease>(&self, passage: Passage<C>, end: Settled) -> Left<C> {
+        let Passage { event, origin, lease, mut slot, key, .. } = passage;
+        let released = lease.release(&end.ack).await;
+        self.all_metrics.step(|| {
+            match &released {
+                Ok(()) => self.metrics.settled(&end.ack),
+                Err(_) => self.metrics.settlement_errors.inc(),
+            }
+            self.metrics.in_flight.dec();
+            slot.settled = true;
+        });
+        if let Err(err) = released {
+            warn!(event = %event.id, %err, "the event will be delivered again");
+            return Left::settled(key);
+        }
+        if end.forget && !matches!(end.ack, Ack::Redeliver { .. }) {
+            self.ledger.forget(&origin, event.id.sequence).await;
+        }
+        if end.ack == Ack::Done {
+            self.metrics.last_success.set(OffsetDateTime::now_utc().unix_timestamp());
+        }
+        self.tell(&event, end);
+        Left::settled(key)
+    }
+
+    fn decide<C>(&self, passage: &Passage<C>, ended: Ended) -> Settlement {
+        match ended {
+            Ended::Ran(end) => {
+                let jitter = fastrand::f64();
+                // In order, a source has nothing under way once events are given back.
+                let given_back =
+                    if self.spec.order.is_some() { Duration::ZERO } else { GIVEN_BACK_FOR };
+                let now = Now {
+                    time: OffsetDateTime::now_utc(),
+                    stored: passage.event.time,
+                    jitter,
+                    unavailable: self.health.wait(jitter),
+                    given_back,
+                };
+                settle(end, passage.record.clone(), passage.delivered, &self.policy(), now)
+            }
+            Ended::GivenUp(letter) => give_up(letter),
+            Ended::Parked => stay_parked(),
+        }
+    }
+
+    /// Stores what a successful call makes of the state of its key.
+    async fn keep<C>(&self, passage: &mut Passage<C>, settlement: &Settlement) -> Written {
+        let entry = passage.state.take().filter(|_| settlement.ack == Ack::Done);
+        let (Some(store), Some(key), Some(entry)) = (&self.store, &passage.key, entry) else {
+            return Written::Stored;
+        };
+        let about = (&passage.event, &*passage.origin);
+        store.write(key, entry, about, &settlement.publish, self.sink.max_payload()).await
+    }
+
+    /// Stores every output and waits for every `PubAck`.
+    async fn publish(&self, messages: Vec<Publish>) -> Result<(), PublishError> {
+        let store = async |message| {
+            let started = Instant::now();
+            let stored = self.sink.publish(message).await;
+            self.metrics.publish_duration.observe(started.elapsed().as_secs_f64());
+            match &stored {
+                Ok(Stored::New) => self.metrics.published_stored.inc(),
+                Ok(Stored::Duplicate) => self.metrics.published_duplicate.inc(),
+                Err(_) => self.metrics.published_failed.inc(),
+            }
+            stored
+        };
+        join_all(messages.into_iter().map(store)).await.into_iter().try_for_each(|r| r.map(drop))
+    }
+
+    /// Stores a dead letter, however long that takes: the event is not given up before. Returns
+    /// whether its payload is in it.
+    async fn bury<C>(&self, letter: &Letter, passage: &Passage<C>) -> bool {
+        let from = self.from(passage);
+        let subject = format!("{}.{}", self.dead_letter_subject, self.spec.name);
+        let max = self.sink.max_payload();
+        let now = OffsetDateTime::now_utc();
+        let written = letter::write(letter, from, &subject, &self.consumer, now, max);
+        let (whole, message) = match written {
+            Letters::Whole(message) => (true, message),
+            Letters::WithoutPayload(message) => (false, message),
+        };
+        let mut pause = Duration::from_millis(200);
+        while let Err(err) = self.sink.publish(message.clone()).await {
+            self.metrics.dead_letter_publish_errors.inc();
+            error!(event = %passage.event.id, %err, "a dead letter cannot be stored; trying again");
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(Duration::from_secs(10));
+        }
+        self.metrics.dead_letter(letter.reason);
+        if !whole {
+            let parked = Record { parked: true, seen: passage.delivered, ..passage.record.clone() };
+            self.ledger.write(&passage.origin, passage.event.id.sequence, &parked).await;
+            warn!(event = %passage.event.id, "the dead letter has no room for the payload, which stays in its stream");
+        }
+        whole
+    }
+
+    fn tell(&self, event: &Event, end: Settled) {
+        let Settled { told: Told { outcome, took, error, outputs }, dead_letter, ack, .. } = end;
+        if let Some(reason) = dead_letter {
+            warn!(
+                event = %event.id, binding = self.spec.name, reason = reason.as_str(),
+                attempt = event.attempt, error, "dead letter"
+            );
+        } else if outcome != Outcome::Done {
+            info!(
+                event = %event.id, binding = self.spec.name, outcome = outcome.as_str(),
+                attempt = event.attempt, error, "given back"
+            );
+        }
+        let Some(observer) = &self.observer else { return };
+        observer.settled(&Invocation {
+            binding: self.spec.name.clone(),
+            event: event.id.to_string(),
+            subject: event.subject.clone(),
+            trace: event.headers.get("traceparent").map(str::to_owned),
+            attempt: event.attempt,
+            outcome,
+            took,
+            error,
+            outputs,
+            dead_letter,
+            ack,
+        });
+    }
+}

@@ -1,0 +1,114 @@
+//! The events of a consumer in the order of their stream, for the one runner that works on it.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+use tracing::{info, warn};
+
+use super::{
+    gate::{Gate, Place},
+    lease::NatsLease,
+    pull::{NatsSource, Progress},
+};
+use crate::source::{Delivery, Room, Source, SourceError};
+
+/// How often it is looked whether anything is still missing.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
+/// A source that holds back events until those before them are here.
+///
+/// The server lets out no more events than there are slots (`max_ack_pending`), so that whatever is
+/// missing has room once it comes again.
+#[derive(Debug)]
+pub struct OrderedSource {
+    source: NatsSource,
+    gate: Gate<Delivery<NatsLease>>,
+    look: Instant,
+    /// Since when events are held back.
+    closed: Instant,
+    bytes: usize,
+}
+
+impl OrderedSource {
+    /// `bytes` is what may be held back besides what the room says, while it is: the one before may
+    /// have held as much.
+    #[must_use]
+    pub fn new(source: NatsSource, bytes: usize) -> Self {
+        let now = Instant::now();
+        Self { source, gate: Gate::new(), look: now, closed: now, bytes }
+    }
+
+    /// Opens the gate if all that is unacknowledged is here. What this runner has acknowledged and
+    /// the server has not heard of makes it look like more, and so does what is on its way here:
+    /// equal numbers can only mean that nothing is elsewhere.
+    async fn look(&mut self) {
+        self.look = Instant::now() + LOOK_EVERY;
+        match self.source.progress().await {
+            Ok(Some(Progress { unacknowledged, delivered }))
+                if unacknowledged == self.source.claimed() =>
+            {
+                let (held, after) = (self.gate.held().len(), self.closed.elapsed());
+                info!(consumer = self.source.name(), held, ?after, "in order again");
+                self.gate.open(delivered);
+            }
+            Ok(_) => {}
+            Err(err) => {
+                warn!(consumer = self.source.name(), %err, "the consumer cannot be looked at")
+            }
+        }
+    }
+
+    /// What is held back takes room as well.
+    fn room(&self, room: Room) -> Room {
+        let held: usize = self.gate.held().map(|delivery| delivery.event.data.len()).sum();
+        let spare = if self.gate.is_open() { 0 } else { self.bytes };
+        Room {
+            events: room.events.saturating_sub(self.gate.held().len()),
+            bytes: room.bytes.saturating_add(spare).saturating_sub(held),
+        }
+    }
+
+    fn arrive(&mut self, deliveries: Vec<Delivery<NatsLease>>) {
+        let was_open = self.gate.is_open();
+        for delivery in deliveries {
+            let place = Place {
+                stream_sequence: delivery.event.id.sequence,
+                consumer_sequence: delivery.lease.consumer_sequence(),
+                delivered: delivery.delivered,
+            };
+            self.gate.arrive(place, delivery);
+        }
+        if was_open && !self.gate.is_open() {
+            self.closed = Instant::now();
+            self.look = self.closed;
+        }
+    }
+}
+
+impl Source for OrderedSource {
+    type Lease = NatsLease;
+
+    async fn pull(&mut self, room: Room) -> Result<Vec<Delivery<NatsLease>>, SourceError> {
+        loop {
+            let passed = self.gate.pass();
+            if !passed.is_empty() {
+                return Ok(passed);
+            }
+            let room = self.room(room);
+            let closed = !self.gate.is_open();
+            tokio::select! {
+                biased;
+                pulled = self.source.pull(room) => match pulled? {
+                    // Nothing comes any more; what was held back is the caller's to give back.
+                    none if none.is_empty() => return Ok(self.gate.drain()),
+                    deliveries => self.arrive(deliveries),
+                },
+                () = sleep_until(self.look), if closed => self.look().await,
+            }
+        }
+    }
+
+    fn stop(&mut self) {
+        self.source.stop();
+    }
+}

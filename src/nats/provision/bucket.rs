@@ -1,0 +1,95 @@
+//! Key-value buckets: the ledger, who works on which partition, the state of keys.
+
+use std::time::Duration;
+
+use async_nats::jetstream::stream::{Config, DiscardPolicy, Stream};
+
+use super::{ProvisionError, Site};
+use crate::{duration, manifest::Manifest};
+
+/// How long a failed event's record outlives its last failure.
+const LEDGER_MAX_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
+
+/// The bucket of the ledger: `<NAME>_ATTEMPTS`.
+pub(in crate::nats) fn ledger_name(manifest: &Manifest) -> String {
+    named(manifest, "ATTEMPTS")
+}
+
+/// The bucket that says which runner works on which partition: `<NAME>_OWNERS`.
+#[must_use]
+pub fn owners_name(manifest: &Manifest) -> String {
+    named(manifest, "OWNERS")
+}
+
+fn named(manifest: &Manifest, what: &str) -> String {
+    format!("{}_{what}", manifest.name.to_uppercase().replace('-', "_"))
+}
+
+impl Site<'_> {
+    /// The ledger, or `None` when a problem was noted.
+    pub(super) async fn ledger_bucket(&mut self) -> Result<Option<Stream<()>>, ProvisionError> {
+        let bucket = ledger_name(self.manifest);
+        if !self.bucket(&bucket, LEDGER_MAX_AGE).await? {
+            return Ok(None);
+        }
+        match self.context().get_stream_no_info(&format!("KV_{bucket}")).await {
+            Ok(stream) => Ok(Some(stream)),
+            Err(err) => Err(ProvisionError::Unavailable(err.to_string())),
+        }
+    }
+
+    /// What bindings with `order_by` and `state` need.
+    pub(super) async fn keyed_buckets(&mut self) -> Result<(), ProvisionError> {
+        let manifest = self.manifest;
+        if manifest.bindings.iter().any(|binding| binding.order.is_some()) {
+            self.bucket(&owners_name(manifest), Duration::ZERO).await?;
+        }
+        for binding in &manifest.bindings {
+            let Some(state) = &binding.state else { continue };
+            let max_age = state.max_age.unwrap_or_default();
+            if self.bucket(&state.bucket, max_age).await? {
+                self.state_lasts(&state.bucket, binding).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether it is there now.
+    async fn bucket(&mut self, bucket: &str, max_age: Duration) -> Result<bool, ProvisionError> {
+        let name = format!("KV_{bucket}");
+        if let Some(info) = self.stream_info(&name).await? {
+            self.check_owner(&name, &info.config.metadata);
+            return Ok(true);
+        }
+        let config = Config {
+            subjects: vec![format!("$KV.{bucket}.>")],
+            max_messages_per_subject: 1,
+            max_age,
+            discard: DiscardPolicy::New,
+            allow_rollup: true,
+            deny_delete: true,
+            allow_direct: true,
+            ..self.owned_config(&name)
+        };
+        self.create_stream(config).await
+    }
+
+    /// A position that is forgotten before the last try of its event would let it be applied twice.
+    async fn state_lasts(
+        &mut self,
+        bucket: &str,
+        binding: &crate::manifest::Binding,
+    ) -> Result<(), ProvisionError> {
+        let Some(info) = self.stream_info(&format!("KV_{bucket}")).await? else { return Ok(()) };
+        let (age, horizon) = (info.config.max_age, binding.horizon());
+        if !age.is_zero() && age < horizon {
+            self.problem(format!(
+                "binding `{}`: the bucket `{bucket}` forgets state after {}, and retries can take {}: raise its TTL, or lower `retry`",
+                binding.name,
+                duration::show(age),
+                duration::show(horizon)
+            ));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,168 @@
+//! Which runner works on a partition whose events are to run in order: a key of a bucket, renewed
+//! by its owner, and taken over by compare-and-set once it has not changed for as long as it lives.
+//!
+//! An owner counts its time from before it sends a renewal, an observer from after it has read one:
+//! by each one's own clock, the owner has stopped before anybody takes over.
+
+use std::{sync::Arc, time::Duration};
+
+use serde::{Deserialize, Serialize};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until, timeout_at},
+};
+use tracing::{debug, warn};
+
+use crate::{
+    keyvalue::{Bucket, BucketError, Entry},
+    source::Fence,
+};
+
+/// Renewals in the life of an ownership.
+const RENEWALS: u32 = 3;
+/// Looks at somebody else's ownership in its life.
+const LOOKS: u32 = 5;
+const LOOK_MAX: Duration = Duration::from_secs(1);
+/// How long to wait after a failed renewal.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// A partition that one runner at a time works on.
+pub struct Seat {
+    bucket: Arc<dyn Bucket>,
+    key: String,
+    /// Names this runner.
+    me: String,
+    life: Duration,
+}
+
+/// The right to work on a partition.
+pub struct Ownership {
+    seat: Seat,
+    revision: u64,
+    until: watch::Sender<Instant>,
+}
+
+/// What the key says.
+#[derive(Debug, Serialize, Deserialize)]
+struct Owner<'a> {
+    /// Nobody, once it was given up.
+    owner: Option<&'a str>,
+}
+
+impl Seat {
+    /// `me` is a name that no other runner has.
+    #[must_use]
+    pub const fn new(bucket: Arc<dyn Bucket>, key: String, me: String, life: Duration) -> Self {
+        Self { bucket, key, me, life }
+    }
+
+    /// Waits until this runner may work on the partition.
+    pub async fn take(self) -> Ownership {
+        let mut seen: Option<(u64, Instant)> = None;
+        loop {
+            match self.bucket.get(&self.key).await {
+                Ok(entry) => {
+                    let read = Instant::now();
+                    let since = match seen {
+                        Some((revision, since)) if revision == entry.revision => since,
+                        _ => read,
+                    };
+                    seen = Some((entry.revision, since));
+                    if (owner(&entry).is_none() || read - since >= self.life)
+                        && let Some((revision, until)) = self.claim(entry.revision).await
+                    {
+                        let until = watch::Sender::new(until);
+                        return Ownership { seat: self, revision, until };
+                    }
+                }
+                Err(err) => debug!(key = self.key, %err, "the owner cannot be read"),
+            }
+            sleep((self.life / LOOKS).min(LOOK_MAX)).await;
+        }
+    }
+
+    async fn claim(&self, revision: u64) -> Option<(u64, Instant)> {
+        let asked = Instant::now();
+        match self.write(Some(&self.me), revision).await {
+            Ok(revision) => Some((revision, asked + self.life)),
+            Err(BucketError::Conflict) => None,
+            Err(err) => {
+                warn!(key = self.key, %err, "ownership cannot be taken; trying again");
+                None
+            }
+        }
+    }
+
+    async fn write(&self, owner: Option<&str>, revision: u64) -> Result<u64, BucketError> {
+        let value = serde_json::to_vec(&Owner { owner }).unwrap_or_default();
+        self.bucket.replace(&self.key, value.into(), revision).await
+    }
+}
+
+impl Ownership {
+    /// Holds for as long as the ownership does.
+    #[must_use]
+    pub fn fence(&self) -> Fence {
+        Fence::new(self.until.subscribe())
+    }
+
+    /// Renews the ownership; returns once it is lost.
+    pub async fn keep(&mut self) {
+        loop {
+            let until = *self.until.borrow();
+            sleep_until(until - self.seat.life + self.seat.life / RENEWALS).await;
+            if !self.renew(until).await {
+                let now = Instant::now();
+                self.until.send_modify(|until| *until = (*until).min(now));
+                return;
+            }
+        }
+    }
+
+    /// Whether it was renewed in time.
+    async fn renew(&mut self, until: Instant) -> bool {
+        loop {
+            let asked = Instant::now();
+            let written = self.seat.write(Some(&self.seat.me), self.revision);
+            match timeout_at(until, written).await {
+                Ok(Ok(revision)) => {
+                    self.revision = revision;
+                    self.until.send_replace(asked + self.seat.life);
+                    return true;
+                }
+                Ok(Err(err)) => {
+                    debug!(key = self.seat.key, %err, "ownership was not renewed");
+                    if !self.is_still_mine(until).await {
+                        return false;
+                    }
+                }
+                Err(_) => return false,
+            }
+            sleep(PAUSE).await;
+        }
+    }
+
+    /// A renewal whose answer was lost has changed the revision.
+    async fn is_still_mine(&mut self, until: Instant) -> bool {
+        match timeout_at(until, self.seat.bucket.get(&self.seat.key)).await {
+            Ok(Ok(entry)) => {
+                self.revision = entry.revision;
+                owner(&entry) == Some(&self.seat.me)
+            }
+            Ok(Err(_)) => Instant::now() < until,
+            Err(_) => false,
+        }
+    }
+
+    /// Lets others take over at once.
+    pub async fn give_up(self) {
+        if let Err(err) = self.seat.write(None, self.revision).await {
+            debug!(key = self.seat.key, %err, "ownership was not given up; it runs out by itself");
+        }
+    }
+}
+
+fn owner(entry: &Entry) -> Option<&str> {
+    let value = entry.value.as_deref()?;
+    serde_json::from_slice::<Owner<'_>>(value).ok()?.owner
+}
