@@ -11,6 +11,7 @@
 
 mod harness;
 
+mod batches;
 mod connect;
 mod dead_letters;
 mod decide;
@@ -28,4 +29,5 @@ mod provision;
 mod recovery;
 mod runtime;
 mod shop;
+mod state;
 mod verbs;
