@@ -27,7 +27,7 @@ fn the_schema_refuses_what_the_parser_refuses() {
     for wrong in [
         r#"{"version": 1}"#,
         r#"{"version": 1, "name": "a", "nonsense": 1}"#,
-        r#"{"version": 1, "name": "a", "bindings": [{"subject": "a", "function": "f", "order_by": {}}]}"#,
+        r#"{"version": 1, "name": "a", "bindings": [{"subject": "a", "function": "f", "order_by": {"jsn": "/a"}}]}"#,
         r#"{"version": 1, "name": "a", "bindings": [{"subject": 5, "function": "f"}]}"#,
         r#"{"version": 1, "name": "a", "streams": {"A": {"subjects": ["a"], "storage": "tape"}}}"#,
         r#"{"version": 1, "name": "a", "functions": {"f": {"exec": "cat"}}}"#,
