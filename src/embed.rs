@@ -2,12 +2,13 @@
 
 use std::{future::Future, path::PathBuf, sync::Arc};
 
+use serde_json::Value;
 use thiserror::Error;
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
     admin,
-    event::Event,
+    event::{Event, Verdict},
     manifest::{Diagnostics, Manifest},
     metrics::Metrics,
     nats::Provisioning,
@@ -76,6 +77,31 @@ impl Builder {
         R: Future<Output: IntoVerdict> + Send + 'static,
     {
         self.natives.insert(name, function);
+        self
+    }
+
+    /// As [`function`](Self::function), for bindings with `batch`: several events in, as many
+    /// verdicts out, in the same order.
+    #[must_use]
+    pub fn batch_function<F, R>(mut self, name: impl Into<String>, function: F) -> Self
+    where
+        F: Fn(Vec<Event>) -> R + Send + Sync + 'static,
+        R: Future<Output = Vec<Verdict>> + Send + 'static,
+    {
+        self.natives.insert_batched(name, function);
+        self
+    }
+
+    /// As [`function`](Self::function), for bindings with `state`: the event and the state of its
+    /// key in (null when that is new), a verdict and the next state out.
+    #[must_use]
+    pub fn stateful_function<F, R, V>(mut self, name: impl Into<String>, function: F) -> Self
+    where
+        F: Fn(Event, Value) -> R + Send + Sync + 'static,
+        R: Future<Output = (V, Value)> + Send + 'static,
+        V: IntoVerdict + Send + 'static,
+    {
+        self.natives.insert_stateful(name, function);
         self
     }
 

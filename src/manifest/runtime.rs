@@ -57,6 +57,16 @@ impl Runtime {
         }
     }
 
+    /// Whether a function that it runs can read and return state.
+    pub(super) const fn keeps_state(&self) -> bool {
+        match self {
+            Self::Python(_) | Self::Node(_) | Self::Command(_) | Self::Wasm(_) | Self::Native => {
+                true
+            }
+            Self::Exec(_) | Self::Http(_) | Self::Lambda(_) => false,
+        }
+    }
+
     /// Those of the keys that functions have in common which it does not heed, and why.
     pub(super) const fn idle_keys(&self) -> (&'static [&'static str], &'static str) {
         match self {

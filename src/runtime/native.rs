@@ -2,12 +2,14 @@
 
 use std::{
     any::Any, collections::HashMap, fmt, future::Future, panic::AssertUnwindSafe, sync::Arc,
+    time::Duration,
 };
 
 use futures_util::FutureExt;
+use serde_json::Value;
 
 use crate::{
-    event::{Event, Outgoing, Verdict},
+    event::{Event, Outgoing, State, Verdict},
     handler::{BoxFuture, Call, Fault, Handler, Reply},
 };
 
@@ -32,6 +34,27 @@ impl Natives {
         R: Future<Output: IntoVerdict> + Send + 'static,
     {
         self.0.insert(name.into(), Arc::new(Native(function)));
+    }
+
+    /// Adds a function for bindings with `batch`: it gets several events and returns as many
+    /// verdicts, in the same order.
+    pub fn insert_batched<F, R>(&mut self, name: impl Into<String>, function: F)
+    where
+        F: Fn(Vec<Event>) -> R + Send + Sync + 'static,
+        R: Future<Output = Vec<Verdict>> + Send + 'static,
+    {
+        self.0.insert(name.into(), Arc::new(Batched(function)));
+    }
+
+    /// Adds a function for bindings with `state`: it gets the state of the event's key (null when
+    /// that is new) and returns the next one, which counts if the verdict is done.
+    pub fn insert_stateful<F, R, V>(&mut self, name: impl Into<String>, function: F)
+    where
+        F: Fn(Event, Value) -> R + Send + Sync + 'static,
+        R: Future<Output = (V, Value)> + Send + 'static,
+        V: IntoVerdict + Send + 'static,
+    {
+        self.0.insert(name.into(), Arc::new(Stateful(function)));
     }
 
     /// The handler of a function.
@@ -100,32 +123,65 @@ where
     F: Fn(Event) -> R + Send + Sync + 'static,
     R: Future<Output: IntoVerdict> + Send + 'static,
 {
+    /// Of a list, each event by itself, in order.
     fn call(&self, call: Call) -> BoxFuture<'_, Result<Reply, Fault>> {
-        Box::pin(async move {
-            let timeout = call.timeout;
-            match tokio::time::timeout(timeout, self.each(call)).await {
-                Ok(Ok(verdicts)) => Ok(Reply { verdicts, state: None }),
-                Ok(Err(panic)) => Err(Fault::Crash(format!("panicked: {}", message(&*panic)))),
-                Err(_) => Err(Fault::Timeout(timeout)),
+        Box::pin(guarded(call.timeout, async move {
+            let mut verdicts = Vec::with_capacity(call.events.len());
+            for event in call.events {
+                verdicts.push((self.0)(event).await.into_verdict());
             }
-        })
+            Reply { verdicts, state: None }
+        }))
     }
 }
 
-impl<F, R> Native<F>
+struct Batched<F>(F);
+
+impl<F, R> Handler for Batched<F>
 where
-    F: Fn(Event) -> R,
-    R: Future<Output: IntoVerdict>,
+    F: Fn(Vec<Event>) -> R + Send + Sync + 'static,
+    R: Future<Output = Vec<Verdict>> + Send + 'static,
 {
-    async fn each(&self, call: Call) -> Result<Vec<Verdict>, Box<dyn Any + Send>> {
-        let mut verdicts = Vec::with_capacity(call.events.len());
-        for event in std::iter::once(call.events.first).chain(call.events.rest) {
-            // The closure itself may panic too, before there is a future. Nothing of ours is
-            // left half done by either.
-            let run = AssertUnwindSafe(async { (self.0)(event).await }).catch_unwind();
-            verdicts.push(run.await?.into_verdict());
-        }
-        Ok(verdicts)
+    fn call(&self, call: Call) -> BoxFuture<'_, Result<Reply, Fault>> {
+        Box::pin(guarded(call.timeout, async move {
+            let verdicts = (self.0)(call.events.into_iter().collect()).await;
+            Reply { verdicts, state: None }
+        }))
+    }
+}
+
+struct Stateful<F>(F);
+
+impl<F, R, V> Handler for Stateful<F>
+where
+    F: Fn(Event, Value) -> R + Send + Sync + 'static,
+    R: Future<Output = (V, Value)> + Send + 'static,
+    V: IntoVerdict + Send,
+{
+    fn call(&self, call: Call) -> BoxFuture<'_, Result<Reply, Fault>> {
+        Box::pin(guarded(call.timeout, async move {
+            let State(mut state) = call.state.unwrap_or(State(Value::Null));
+            let mut verdicts = Vec::with_capacity(call.events.len());
+            for event in call.events {
+                let (said, next) = (self.0)(event, state).await;
+                verdicts.push(said.into_verdict());
+                state = next;
+            }
+            Reply { verdicts, state: Some(State(state)) }
+        }))
+    }
+}
+
+/// In time, and with a panic as a crash. The closure itself may panic too, before there is a
+/// future; nothing of ours is left half done by either.
+async fn guarded(
+    timeout: Duration,
+    run: impl Future<Output = Reply> + Send,
+) -> Result<Reply, Fault> {
+    match tokio::time::timeout(timeout, AssertUnwindSafe(run).catch_unwind()).await {
+        Ok(Ok(reply)) => Ok(reply),
+        Ok(Err(panic)) => Err(Fault::Crash(format!("panicked: {}", message(&*panic)))),
+        Err(_) => Err(Fault::Timeout(timeout)),
     }
 }
 

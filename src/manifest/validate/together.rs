@@ -20,6 +20,7 @@ pub(super) fn check(manifest: &Manifest, places: &[Path], report: &mut Report) {
     }
     buckets(&manifest.bindings, places, report);
     for (binding, path) in manifest.bindings.iter().zip(places) {
+        stateless(binding, manifest, path, report);
         dead_letter_binding(binding, &manifest.dead_letter, &owned, path, report);
         input(binding, &manifest.streams, path, report);
         outputs(binding, manifest, path, report);
@@ -69,6 +70,19 @@ fn dead_letter_binding(
             &path.key("subject"),
             format!("`{mine}` takes in `{theirs}`, where dead letters go"),
             "a dead letter of this binding would come back to it: name the subjects, or the `stream:` that is meant",
+        );
+    }
+}
+
+/// Not everything that runs functions can hand them state.
+fn stateless(binding: &Binding, manifest: &Manifest, path: &Path, report: &mut Report) {
+    let function = manifest.functions.get(&binding.function);
+    let (Some(_), Some(function)) = (&binding.state, function) else { return };
+    if !function.runtime.keeps_state() {
+        report.error_hint(
+            &path.key("state"),
+            format!("the function {} cannot keep state", function.name),
+            "functions in Python, Node and WebAssembly can, and those of `command` and `native`",
         );
     }
 }
