@@ -34,6 +34,8 @@ const PROCESSES: &[Kind] = &[Exec, Command, Python, Async, Node, Lambda];
 const RICH: &[Kind] = &[Native, Command, Python, Async, Node, Wasm];
 /// What keeps the state of a key, and tells an answer that is none.
 const TYPED: &[Kind] = &[Command, Python, Async, Node, Wasm];
+/// What is handed a list, and whose fixture echoes the events of one.
+const LISTS: &[Kind] = &[Python, Async, Node];
 /// What can answer with several events of its own making.
 const MANY: &[Kind] = &[Native, Command, Python, Async, Node, Lambda, Wasm];
 /// What sees a header.
@@ -200,6 +202,7 @@ async fn conforms(kind: Kind) {
         }
     }
     takes_a_list(&*handler, kind).await;
+    takes_a_list_of_one(&*handler, kind).await;
     if TYPED.contains(&kind) {
         keeps_state(&*handler, kind).await;
     }
@@ -207,7 +210,7 @@ async fn conforms(kind: Kind) {
 }
 
 async fn takes_a_list(handler: &dyn Handler, kind: Kind) {
-    let mut list = call("echo", "first");
+    let mut list = Call { batch: true, ..call("echo", "first") };
     for (subject, data) in [("reject", ""), ("echo", ""), ("echo", "last")] {
         list.events.rest.push(call(subject, data).events.first);
     }
@@ -218,6 +221,14 @@ async fn takes_a_list(handler: &dyn Handler, kind: Kind) {
     let reason = if kind == Http { "400 Bad Request: never" } else { "never" };
     let never = Verdict::Reject { cause: Cause::Rejected, reason: reason.to_owned() };
     assert_eq!(reply.verdicts, [echo("first"), never, empty, echo("last")], "{kind:?}");
+}
+
+/// A batch may hold one event, and is handed over as a list all the same.
+async fn takes_a_list_of_one(handler: &dyn Handler, kind: Kind) {
+    let list = Call { batch: true, ..call("nothing", "alone") };
+    let reply = plain(handler.call(list).await);
+    let echoes = LISTS.contains(&kind);
+    assert_eq!(reply, if echoes { done(&["alone"]) } else { done(&[]) }, "{kind:?}");
 }
 
 async fn keeps_state(handler: &dyn Handler, kind: Kind) {
