@@ -12,6 +12,7 @@
 mod harness;
 
 mod batches;
+mod chaos;
 mod connect;
 mod dead_letters;
 mod decide;

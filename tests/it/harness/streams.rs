@@ -11,6 +11,7 @@ use async_nats::{
     },
 };
 use futures_util::{StreamExt, TryStreamExt, stream};
+use time::OffsetDateTime;
 
 use super::eventually;
 
@@ -119,6 +120,11 @@ impl Streams {
 
     /// Everything a stream holds, in order.
     pub(crate) async fn read(&self, stream: &str) -> Vec<Message> {
+        self.read_timed(stream).await.into_iter().map(|(message, _)| message).collect()
+    }
+
+    /// Everything a stream holds, in order, and when each was stored.
+    pub(crate) async fn read_timed(&self, stream: &str) -> Vec<(Message, OffsetDateTime)> {
         let stream = self.js.get_stream(stream).await.expect("the stream exists");
         let count = usize::try_from(stream.cached_info().state.messages).expect("a count");
         let config = pull::Config {
@@ -132,7 +138,9 @@ impl Streams {
             let batch = consumer.batch().max_messages(500).expires(Duration::from_secs(2));
             let mut batch = batch.messages().await.expect("the stream can be read");
             while let Some(message) = batch.next().await {
-                all.push(message.expect("a message").message.clone());
+                let message = message.expect("a message");
+                let stored = message.info().expect("it says when it was stored").published;
+                all.push((message.message.clone(), stored));
                 if all.len() == count {
                     break;
                 }
