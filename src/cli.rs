@@ -2,11 +2,13 @@
 
 mod completions;
 mod dev;
+mod dlq;
 mod invoke;
 mod lint;
 mod list;
 mod logging;
 mod new;
+mod pause;
 mod payload;
 mod run;
 mod schema;
@@ -57,6 +59,12 @@ enum Verb {
     Send(send::Args),
     /// Show bindings with their lag, state and last error.
     List(list::Args),
+    /// Look at dead letters, send them again, throw them away.
+    Dlq(dlq::Args),
+    /// Keep a binding's events from being delivered.
+    Pause(pause::PauseArgs),
+    /// Let a paused binding go on.
+    Resume(pause::ResumeArgs),
     /// Write a small working project to begin with.
     New(new::Args),
     /// Print the JSON Schema of the manifest.
@@ -82,6 +90,9 @@ pub(crate) fn main() -> ExitCode {
         Verb::Invoke(args) => on_runtime(logging::Default::Quiet, format, invoke::run(args)),
         Verb::Send(args) => on_runtime(logging::Default::Quiet, format, send::run(args)),
         Verb::List(args) => on_runtime(logging::Default::Quiet, format, list::run(args)),
+        Verb::Dlq(args) => on_runtime(logging::Default::Quiet, format, dlq::run(args)),
+        Verb::Pause(args) => on_runtime(logging::Default::Quiet, format, pause::pause(args)),
+        Verb::Resume(args) => on_runtime(logging::Default::Quiet, format, pause::resume(args)),
     };
     match result {
         Ok(code) => code,

@@ -5,11 +5,13 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     event::{Headers, Publish},
-    outputs::{Provenance, message_id},
+    outputs::{LIFE_HEADER, Provenance, message_id},
+    redrive::{EDITED_HEADER, PAST_HEADER},
     settle::{Letter, cut},
 };
 
-const PREFIX: &str = "pelton-dead-letter-";
+/// What the headers of a letter that speak of it start with.
+pub const PREFIX: &str = "pelton-dead-letter-";
 
 /// The longest error text in a header, in bytes before encoding.
 const ERROR_MAX: usize = 2048;
@@ -38,7 +40,12 @@ pub fn write(
     max: usize,
 ) -> Written {
     let event = from.event;
-    let about = about(letter, from, consumer, now);
+    let mut about = about(letter, from, consumer, now);
+    for name in [LIFE_HEADER, PAST_HEADER, EDITED_HEADER] {
+        for value in event.headers.get_all(name) {
+            about.append(name, value);
+        }
+    }
     let id = message_id(from, "dead letter");
     let mut headers: Headers =
         event.headers.iter().filter(|(name, _)| !is_control(name)).chain(about.iter()).collect();
@@ -70,6 +77,8 @@ fn about(letter: &Letter, from: Provenance<'_>, consumer: &str, now: OffsetDateT
         ("sequence", from.event.id.sequence.to_string()),
         ("subject", from.event.subject.clone()),
         ("consumer", consumer.to_owned()),
+        ("created", from.origin.created.unix_timestamp_nanos().to_string()),
+        ("event-time", rfc3339(from.event.time)),
         ("time", rfc3339(now)),
         ("first-time", rfc3339(first)),
     ]
@@ -79,7 +88,7 @@ fn about(letter: &Letter, from: Provenance<'_>, consumer: &str, now: OffsetDateT
 }
 
 /// JSON in characters that every header carries. Outside strings there are no others.
-fn ascii(json: &str) -> String {
+pub(crate) fn ascii(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for character in json.chars() {
         if character.is_ascii() {

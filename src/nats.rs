@@ -2,11 +2,13 @@
 //! names `async_nats`.
 
 mod buckets;
+mod comeback;
 mod connect;
 mod gate;
 mod inspect;
 mod lease;
 mod ledger;
+mod letters;
 mod message;
 mod ordered;
 mod provision;
@@ -16,11 +18,13 @@ mod reply;
 mod send;
 
 pub use buckets::NatsBuckets;
+pub use comeback::{Waiting, WithComebacks, watch as watch_comebacks};
 pub use connect::{Connection, ConnectionError};
 pub(crate) use inspect::read_gauges;
 pub use inspect::{BindingReport, Orphan, Report};
 pub use lease::NatsLease;
 pub use ledger::NatsLedger;
+pub use letters::{Filter, Letters, StoredLetter};
 pub use ordered::OrderedSource;
 pub use provision::{ProvisionError, Provisioned, Provisioning, owners_name};
 pub use publish::NatsSink;

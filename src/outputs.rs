@@ -6,7 +6,7 @@ use time::OffsetDateTime;
 
 use crate::{
     cloudevents::{self, Attributes, TRACE_HEADERS},
-    event::{Event, Outgoing, Publish},
+    event::{Event, Headers, Outgoing, Publish},
     manifest,
     source::Origin,
     subject,
@@ -89,7 +89,13 @@ pub const LIFE_HEADER: &str = "pelton-dead-letter-life";
 /// How often an event came back from the dead letters, as its header says it; `0`: never.
 #[must_use]
 pub fn life(event: &Event) -> &str {
-    event.headers.get(LIFE_HEADER).unwrap_or("0")
+    life_in(&event.headers)
+}
+
+/// As [`life`], in headers.
+#[must_use]
+pub fn life_in(headers: &Headers) -> &str {
+    headers.get(LIFE_HEADER).unwrap_or("0")
 }
 
 fn destination(

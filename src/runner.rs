@@ -2,7 +2,7 @@
 
 mod supervise;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use thiserror::Error;
 use tokio::{sync::watch, task::JoinSet};
@@ -11,7 +11,10 @@ use tracing::{info, warn};
 use crate::{
     manifest::Manifest,
     metrics::Metrics,
-    nats::{Connection, ConnectionError, ProvisionError, Provisioned, Provisioning, read_gauges},
+    nats::{
+        Connection, ConnectionError, ProvisionError, Provisioned, Provisioning, Waiting,
+        read_gauges, watch_comebacks,
+    },
     observer::Observer,
     runtime::{BuildError, Launcher, Natives},
     shutdown::Shutdown,
@@ -115,7 +118,8 @@ impl Runner {
             return Ok(());
         };
         let provisioned = Arc::new(provisioned?);
-        let bindings = self.bindings(&connection, &provisioned)?;
+        let (found, waiting) = watch::channel(BTreeSet::new());
+        let bindings = self.bindings(&connection, &provisioned, &waiting)?;
 
         let mut background = JoinSet::new();
         background.spawn(shutdown.clone().enforce(self.manifest.drain));
@@ -125,6 +129,7 @@ impl Runner {
             Arc::clone(&provisioned),
             Arc::clone(&self.metrics),
         ));
+        background.spawn(watch_comebacks(connection.clone(), Arc::clone(&self.manifest), found));
         if self.exit_when_idle {
             let idle = idle(connection.clone(), Arc::clone(&provisioned));
             let drain = shutdown.drain.clone();
@@ -201,13 +206,14 @@ impl Runner {
         &self,
         connection: &Connection,
         provisioned: &Arc<Provisioned>,
+        waiting: &Waiting,
     ) -> Result<Vec<Supervised>, BuildError> {
         self.manifest
             .bindings
             .iter()
             .filter_map(|binding| {
                 let function = self.manifest.functions.get(&binding.function)?;
-                Some(Supervised::build(self, connection, provisioned, binding, function))
+                Some(Supervised::build(self, connection, provisioned, binding, function, waiting))
             })
             .collect()
     }

@@ -37,6 +37,8 @@ pub struct Delivery<L> {
     pub event: Event,
     /// Where it came from.
     pub origin: Arc<Origin>,
+    /// Where its record is kept, if not under its own name: that of a life before must not count.
+    pub place: Option<(Arc<Origin>, u64)>,
     /// How often the server has delivered it, this time included.
     pub delivered: u64,
     /// The claim; dropping it means redelivery.

@@ -17,7 +17,8 @@ use crate::{
     cloudevents,
     event::{Cause, Event, State, Verdict},
     handler::{Call, Company, Fault, NonEmpty, Reply},
-    outputs::{self, Provenance},
+    outputs::{self, LIFE_HEADER, Provenance},
+    redrive,
     settle::{Admission, End, Letter, Outcome, Record, admit},
     source::{Lease, Ledger, Sink},
 };
@@ -78,14 +79,15 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
 
     async fn read_record<C: Lease>(&self, passage: &mut Passage<C>) {
         self.metrics.redeliveries.inc();
-        let sequence = passage.event.id.sequence;
-        passage.record = self.ledger.read(&passage.origin, sequence).await;
+        let (origin, sequence) = passage.place();
+        passage.record = self.ledger.read(origin, sequence).await;
         if passage.behind {
             passage.record.waited(passage.delivered);
         } else if passage.record.account(passage.delivered) {
             self.metrics.losses.inc();
             warn!(event = %passage.event.id, losses = passage.record.losses, "a runner vanished with this event");
-            self.ledger.write(&passage.origin, sequence, &passage.record).await;
+            let (origin, sequence) = passage.place();
+            self.ledger.write(origin, sequence, &passage.record).await;
         }
     }
 
@@ -186,7 +188,11 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
     /// The event as its function sees it.
     pub(super) fn begin<C>(&self, passage: &Passage<C>) -> Result<Event, End> {
         let event = cloudevents::unpack(passage.event.clone());
-        let event = event.map_err(|reason| End::Reject { cause: Cause::Undecodable, reason })?;
+        let mut event =
+            event.map_err(|reason| End::Reject { cause: Cause::Undecodable, reason })?;
+        if event.headers.get(LIFE_HEADER).is_some() {
+            event.headers.retain(|name| !redrive::is_of_letters(name));
+        }
         let waited = OffsetDateTime::now_utc() - event.time;
         self.metrics.queue_wait.observe(waited.as_seconds_f64().max(0.0));
         Ok(event)
@@ -217,7 +223,8 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             () = run.shutdown.drain.cancelled() => return End::Cancelled,
         };
         let started = Record { started: Some(passage.delivered), ..passage.record.clone() };
-        self.ledger.write(&passage.origin, passage.event.id.sequence, &started).await;
+        let (origin, sequence) = passage.place();
+        self.ledger.write(origin, sequence, &started).await;
         let end = self.invoke(passage, Company::Apart, run).await;
         drop(permit);
         end

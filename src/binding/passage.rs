@@ -14,6 +14,7 @@ use crate::{
 pub(super) struct Passage<C> {
     pub(super) event: Event,
     pub(super) origin: Arc<Origin>,
+    place: Option<(Arc<Origin>, u64)>,
     pub(super) delivered: u64,
     pub(super) record: Record,
     /// Whether the record was read, or need not be.
@@ -38,11 +39,12 @@ pub(super) struct Entry {
 
 impl<C> Passage<C> {
     pub(super) fn new(delivery: Delivery<C>, key: Option<Arc<str>>, held: &Arc<Held>) -> Self {
-        let Delivery { event, origin, delivered, lease } = delivery;
+        let Delivery { event, origin, place, delivered, lease } = delivery;
         let slot = Slot::take(held, event.data.len());
         Self {
             event,
             origin,
+            place,
             delivered,
             record: Record::default(),
             recalled: false,
@@ -52,6 +54,15 @@ impl<C> Passage<C> {
             lease,
             slot,
         }
+    }
+}
+
+impl<C> Passage<C> {
+    /// Under which origin and sequence its record is kept.
+    pub(super) fn place(&self) -> (&Origin, u64) {
+        self.place.as_ref().map_or((&self.origin, self.event.id.sequence), |(origin, sequence)| {
+            (origin, *sequence)
+        })
     }
 }
 

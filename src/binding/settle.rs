@@ -80,7 +80,8 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             if stays {
                 record.goes_on(passage.delivered);
             }
-            self.ledger.write(&passage.origin, passage.event.id.sequence, &record).await;
+            let (origin, sequence) = passage.place();
+            self.ledger.write(origin, sequence, &record).await;
             passage.record = record;
         }
         let dead_letter = letter.as_ref().map(|letter| letter.reason);
@@ -137,7 +138,8 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
     }
 
     async fn release<C: Lease>(&self, passage: Passage<C>, end: Settled) -> Left<C> {
-        let Passage { event, origin, lease, mut slot, key, .. } = passage;
+        let recorded = end.forget.then(|| passage.place()).map(|(origin, n)| (origin.clone(), n));
+        let Passage { event, lease, mut slot, key, .. } = passage;
         let released = lease.release(&end.ack).await;
         self.all_metrics.step(|| {
             match &released {
@@ -151,8 +153,10 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             warn!(event = %event.id, %err, "the event will be delivered again");
             return Left::settled(key);
         }
-        if end.forget && !matches!(end.ack, Ack::Redeliver { .. }) {
-            self.ledger.forget(&origin, event.id.sequence).await;
+        if let Some((origin, sequence)) = recorded
+            && !matches!(end.ack, Ack::Redeliver { .. })
+        {
+            self.ledger.forget(&origin, sequence).await;
         }
         if end.ack == Ack::Done {
             self.metrics.last_success.set(OffsetDateTime::now_utc().unix_timestamp());
@@ -230,7 +234,8 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
         self.metrics.dead_letter(letter.reason);
         if !whole {
             let parked = Record { parked: true, seen: passage.delivered, ..passage.record.clone() };
-            self.ledger.write(&passage.origin, passage.event.id.sequence, &parked).await;
+            let (origin, sequence) = passage.place();
+            self.ledger.write(origin, sequence, &parked).await;
             warn!(event = %passage.event.id, "the dead letter has no room for the payload, which stays in its stream");
         }
         whole

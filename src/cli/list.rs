@@ -27,7 +27,7 @@ pub(super) struct Args {
 
 /// How something is printed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum)]
-enum Output {
+pub(super) enum Output {
     /// For people.
     #[default]
     Table,

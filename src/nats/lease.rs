@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use async_nats::Subject;
+use async_nats::{Subject, jetstream::stream::Stream};
 use bytes::Bytes;
 use prometheus::IntCounter;
 use tokio::time::Instant;
@@ -26,6 +26,8 @@ pub(super) struct Leases {
     ack_wait: Duration,
     extensions: IntCounter,
     held: Mutex<HashMap<u64, Claim>>,
+    /// The stream from which an event goes once it is dealt with, if it does.
+    empties: Option<Stream<()>>,
 }
 
 #[derive(Debug, Clone)]
@@ -37,8 +39,13 @@ struct Claim {
 }
 
 impl Leases {
-    pub(super) fn new(connection: Connection, ack_wait: Duration, extensions: IntCounter) -> Self {
-        Self { connection, ack_wait, extensions, held: Mutex::default() }
+    pub(super) fn new(
+        connection: Connection,
+        ack_wait: Duration,
+        extensions: IntCounter,
+        empties: Option<Stream<()>>,
+    ) -> Self {
+        Self { connection, ack_wait, extensions, held: Mutex::default(), empties }
     }
 
     /// Takes a claim on a delivery. `None` when this runner is at work on that event already: a
@@ -148,11 +155,15 @@ impl Lease for NatsLease {
         if !matches!(ack, Ack::Done) && age > self.leases.ack_wait {
             return Err(SettleError::Expired(age - self.leases.ack_wait));
         }
-        connection
-            .client
-            .publish(claim.reply, word(ack))
-            .await
-            .map_err(|err| SettleError::Send(err.to_string()))
+        let said = connection.client.publish(claim.reply, word(ack)).await;
+        said.map_err(|err| SettleError::Send(err.to_string()))?;
+        if let Some(stream) = &self.leases.empties
+            && !matches!(ack, Ack::Redeliver { .. })
+            && let Err(err) = stream.delete_message(self.sequence).await
+        {
+            debug!(%err, sequence = self.sequence, "an event that is dealt with was left behind");
+        }
+        Ok(())
     }
 }
 

@@ -2,6 +2,7 @@
 //! nothing that exists.
 
 mod bucket;
+mod comebacks;
 mod consumer;
 mod stream;
 
@@ -45,6 +46,9 @@ pub struct Provisioned {
     ledger: Stream<()>,
     /// In the order of the manifest's bindings.
     consumers: Vec<Consumer>,
+    /// Those of events that come back from the dead letters.
+    comebacks: Vec<Consumer>,
+    dead_letters: Stream<()>,
     /// What was created, for people.
     pub created: Vec<String>,
     /// Where what exists differs from the manifest, for people.
@@ -85,9 +89,15 @@ impl Provisioned {
         for binding in &manifest.bindings {
             consumers.extend(site.consumer(binding).await?);
         }
+        let comebacks = site.comeback_consumers().await?;
+        let dead_letters = site.context().get_stream_no_info(&manifest.dead_letter.stream).await;
+        let dead_letters =
+            dead_letters.map_err(|err| ProvisionError::Unavailable(err.to_string()))?;
         let Findings { problems, created, drift } = site.findings;
         match (ledger, problems.is_empty()) {
-            (Some(ledger), true) => Ok(Self { ledger, consumers, created, drift }),
+            (Some(ledger), true) => {
+                Ok(Self { ledger, consumers, comebacks, dead_letters, created, drift })
+            }
             _ => Err(ProvisionError::Problems(problems)),
         }
     }
@@ -110,7 +120,7 @@ impl Provisioned {
     /// When `JetStream` does not answer.
     pub async fn lag(&self, connection: &Connection) -> Result<u64, ProvisionError> {
         let mut lag = 0;
-        for consumer in &self.consumers {
+        for consumer in self.consumers.iter().chain(&self.comebacks) {
             if let Some(info) = consumer.info(connection).await? {
                 lag += info.num_pending + info.num_ack_pending as u64;
             }

@@ -4,7 +4,7 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use async_nats::{HeaderMap, Message, StatusCode, Subscriber};
+use async_nats::{HeaderMap, Message, StatusCode, Subscriber, jetstream::stream::Stream};
 use futures_util::{FutureExt as _, StreamExt as _};
 use prometheus::IntCounter;
 use tokio::{
@@ -93,8 +93,20 @@ impl NatsSource {
     ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), SourceError> {
         let missing = || SourceError::NotProvisioned(binding.name.clone());
         let consumer = provisioned.consumer(binding).ok_or_else(missing)?.clone();
+        let slots = binding.slots.get();
+        Self::of(connection, consumer, slots, extensions, None).await
+    }
+
+    /// As [`open`](Self::open), of any consumer; from `empties` events go once they are dealt with.
+    pub(super) async fn of(
+        connection: &Connection,
+        consumer: Consumer,
+        capacity: usize,
+        extensions: IntCounter,
+        empties: Option<Stream<()>>,
+    ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), SourceError> {
         let connection = connection.clone();
-        let leases = Leases::new(connection.clone(), consumer.ack_wait, extensions);
+        let leases = Leases::new(connection.clone(), consumer.ack_wait, extensions, empties);
         let leases = Arc::new(leases);
         let extender = Arc::clone(&leases).extend_for_ever();
         let inbox = connection.client.new_inbox();
@@ -112,7 +124,7 @@ impl NatsSource {
             leases,
             subscriber,
             inbox,
-            capacity: binding.slots.get(),
+            capacity,
             pulls: 0,
             credit: Credit::default(),
             state,
@@ -213,6 +225,7 @@ impl NatsSource {
         Some(Delivery {
             event: message::event(message, reply, &self.origin),
             origin: Arc::clone(&self.origin),
+            place: None,
             delivered: reply.delivered,
             lease,
         })

@@ -20,7 +20,7 @@ use crate::{
     manifest,
     nats::{
         Connection, NatsBuckets, NatsLease, NatsLedger, NatsSink, NatsSource, OrderedSource,
-        Provisioned, owners_name,
+        Provisioned, Waiting, WithComebacks, owners_name,
     },
     ownership::Seat,
     runtime::{self, BuildError, Surroundings},
@@ -74,6 +74,8 @@ pub(super) struct Supervised {
     /// The bucket that says who works on what.
     owners: String,
     buckets: Arc<dyn Buckets>,
+    /// The bindings for which events came back from the dead letters.
+    waiting: Waiting,
     blocked: watch::Sender<Option<String>>,
     start: Arc<watch::Sender<Start>>,
 }
@@ -85,6 +87,7 @@ impl Supervised {
         provisioned: &Arc<Provisioned>,
         spec: &manifest::Binding,
         function: &manifest::Function,
+        waiting: &Waiting,
     ) -> Result<Self, BuildError> {
         let buckets: Arc<dyn Buckets> = Arc::new(NatsBuckets::new(connection.clone()));
         let surroundings = Surroundings {
@@ -118,6 +121,7 @@ impl Supervised {
             provisioned: Arc::clone(provisioned),
             owners: owners_name(manifest),
             buckets,
+            waiting: waiting.clone(),
             blocked: watch::Sender::new(None),
             start: Arc::default(),
         })
@@ -173,7 +177,7 @@ impl Supervised {
             return self.run_in_order(shutdown).await;
         }
         let (source, extender) = self.open().await?;
-        self.work(source, extender, shutdown, Fence::default()).await
+        self.work(self.with_comebacks(source), extender, shutdown, Fence::default()).await
     }
 
     /// Waits until this runner may work on the binding's events, and works on them for as long as
@@ -194,7 +198,7 @@ impl Supervised {
         let working = async {
             let (source, extender) = self.open().await?;
             let source = OrderedSource::new(source, self.binding.spec.slot_bytes);
-            self.work(source, extender, shutdown, fence).await
+            self.work(self.with_comebacks(source), extender, shutdown, fence).await
         };
         tokio::pin!(working);
         let ended = tokio::select! {
@@ -222,6 +226,13 @@ impl Supervised {
         let spec = &self.binding.spec;
         let opened = NatsSource::open(&self.connection, &self.provisioned, spec, extensions).await;
         opened.map_err(|err| err.to_string())
+    }
+
+    fn with_comebacks<S>(&self, main: S) -> WithComebacks<S> {
+        let extensions = self.binding.metrics.lease_extensions.clone();
+        let spec = &self.binding.spec;
+        let waiting = self.waiting.clone();
+        WithComebacks::new(main, &self.connection, &self.provisioned, spec, extensions, waiting)
     }
 
     async fn work<S: Source<Lease = NatsLease>>(

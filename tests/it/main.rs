@@ -19,6 +19,7 @@ mod decide;
 mod degraded;
 mod delivery;
 mod dev;
+mod dlq;
 mod drain;
 mod faults;
 mod house;

@@ -49,6 +49,17 @@ pub(in crate::nats) enum Restored {
 }
 
 impl Consumer {
+    pub(super) fn new(binding: &str, name: String, origin: Origin, config: pull::Config) -> Self {
+        Self {
+            binding: binding.to_owned(),
+            name,
+            origin,
+            ack_wait: config.ack_wait,
+            config,
+            floor: Arc::default(),
+        }
+    }
+
     /// Where events are asked for.
     pub(in crate::nats) fn next_subject(&self, api: &str) -> String {
         format!("{api}.CONSUMER.MSG.NEXT.{}.{}", self.origin.stream, self.name)
