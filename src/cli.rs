@@ -1,5 +1,6 @@
 //! The command line: one file for each verb.
 
+mod apply;
 mod completions;
 mod dev;
 mod invoke;
@@ -8,6 +9,7 @@ mod list;
 mod logging;
 mod new;
 mod payload;
+mod plan;
 mod run;
 mod schema;
 mod send;
@@ -57,6 +59,10 @@ enum Verb {
     Send(send::Args),
     /// Show bindings with their lag, state and last error.
     List(list::Args),
+    /// Show what would change in NATS for a manifest.
+    Plan(plan::Args),
+    /// Change in NATS what differs from a manifest.
+    Apply(apply::Args),
     /// Write a small working project to begin with.
     New(new::Args),
     /// Print the JSON Schema of the manifest.
@@ -81,6 +87,8 @@ pub(crate) fn main() -> ExitCode {
         Verb::Run(args) => on_runtime(logging::Default::Run, format, run::run(args)),
         Verb::Invoke(args) => on_runtime(logging::Default::Quiet, format, invoke::run(args)),
         Verb::Send(args) => on_runtime(logging::Default::Quiet, format, send::run(args)),
+        Verb::Plan(args) => on_runtime(logging::Default::Quiet, format, plan::run(args)),
+        Verb::Apply(args) => on_runtime(logging::Default::Quiet, format, apply::run(args)),
         Verb::List(args) => on_runtime(logging::Default::Quiet, format, list::run(args)),
     };
     match result {

@@ -11,7 +11,10 @@ use tracing::{info, warn};
 use crate::{
     manifest::Manifest,
     metrics::Metrics,
-    nats::{Connection, ConnectionError, ProvisionError, Provisioned, Provisioning, read_gauges},
+    nats::{
+        Connection, ConnectionError, ProvisionError, Provisioned, Provisioning, Windows,
+        output_warnings, read_gauges,
+    },
     observer::Observer,
     runtime::{BuildError, Launcher, Natives},
     shutdown::Shutdown,
@@ -125,6 +128,7 @@ impl Runner {
             Arc::clone(&provisioned),
             Arc::clone(&self.metrics),
         ));
+        background.spawn(look_at_outputs(connection.clone(), Arc::clone(&self.manifest)));
         if self.exit_when_idle {
             let idle = idle(connection.clone(), Arc::clone(&provisioned));
             let drain = shutdown.drain.clone();
@@ -233,6 +237,15 @@ async fn idle(connection: Connection, provisioned: Arc<Provisioned>) {
         };
     }
     info!("nothing is pending any more");
+}
+
+/// Beside the work: whether outputs can be stored twice keeps nobody from running, nor does a
+/// permission that is missing only for looking.
+async fn look_at_outputs(connection: Connection, manifest: Arc<Manifest>) {
+    match output_warnings(&connection, &manifest, Windows::AsTheyAre).await {
+        Ok(warnings) => warnings.iter().for_each(|warning| warn!("{warning}")),
+        Err(err) => info!(%err, "the streams that outputs go to cannot be looked at"),
+    }
 }
 
 async fn watch_consumers(
