@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy};
 
-use super::{ProvisionError, Site, plan::Object};
+use super::{ProvisionError, plan::Object, site::Site};
 use crate::{duration, manifest::Manifest};
 
 /// How long a failed event's record outlives its last failure.

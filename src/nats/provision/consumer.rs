@@ -18,11 +18,13 @@ use serde_json::{Value, json};
 use time::format_description::well_known::Rfc3339;
 
 use super::{
-    BINDING, DIGEST, OWNER, ProvisionError, START, Site,
+    BINDING, DIGEST, OWNER, ProvisionError, START,
     change::Difference,
+    compare::{set, span},
     plan::{Durable, Object},
     rename::Ancestor,
-    stream::{Claim, find_stream, set, span},
+    site::Site,
+    stream::{Claim, find_stream},
 };
 use crate::{
     manifest::{Binding, Start},

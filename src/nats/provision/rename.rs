@@ -8,9 +8,10 @@ use async_nats::jetstream::{
 };
 
 use super::{
-    Adoption, OWNER, ProvisionError, Site,
+    Adoption, OWNER, ProvisionError,
     consumer::{find, start_text},
     plan::{Deed, Object, Step},
+    site::Site,
 };
 use crate::manifest::Binding;
 
@@ -60,16 +61,15 @@ impl Site<'_> {
         let detail = format!("behind sequence {floor}, where {} stands", old.name);
         let step = Step::Create { object, detail };
         // A work queue has no two consumers of one subject; what is done is gone from it.
-        if retention == RetentionPolicy::WorkQueue || binding.order.is_some() {
-            if is_at_work(&old) {
-                self.problem(format!(
-                    "a runner still works as {}, whose place binding `{}` takes: stop it first, events would run under both names",
-                    old.name, binding.name
-                ));
-                return Ok(());
-            }
+        let queue = retention == RetentionPolicy::WorkQueue;
+        if (queue || binding.order.is_some()) && is_at_work(&old) {
+            self.problem(format!(
+                "a runner still works as {}, whose place binding `{}` takes: stop it first, events would run under both names",
+                old.name, binding.name
+            ));
+            return Ok(());
         }
-        if retention == RetentionPolicy::WorkQueue {
+        if queue {
             config.deliver_policy = DeliverPolicy::All;
             let deed =
                 Deed::ReplaceConsumer { old: old.name.clone(), config: Box::new(config.clone()) };
