@@ -249,3 +249,46 @@ async fn a_plan_with_a_problem_changes_nothing() {
 fn of(owner: &str) -> HashMap<String, String> {
     HashMap::from([("pelton.name".to_owned(), owner.to_owned())])
 }
+
+/// On a terminal there are colours and a question; `n` changes nothing.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_terminal_is_asked_first() {
+    let server = NatsServer::start().await;
+    let streams = server.streams().await;
+    let site = echo("");
+    let (code, said) = on_a_terminal(&site, &server, "n\n").await;
+    assert_eq!(code, 1, "{said}");
+    assert!(said.contains("\u{1b}[32m+\u{1b}[0m stream IN (in.>)"), "{said}");
+    assert!(said.contains("Apply? [y/N]") && said.contains("nothing was changed"), "{said}");
+    assert!(streams.js.get_stream("IN").await.is_err(), "{said}");
+    let (code, said) = on_a_terminal(&site, &server, "y\n").await;
+    assert_eq!(code, 0, "{said}");
+    nothing_to_do(&site, &server).await;
+}
+
+/// `pelton apply` where Python's `pty` is the terminal, and somebody types.
+async fn on_a_terminal(site: &Site, server: &NatsServer, typed: &str) -> Said {
+    let program = "\
+import os, pty, sys
+def read(fd):
+    data = os.read(fd, 1024)
+    read.said += data
+    if not read.typed and b'[y/N]' in read.said:
+        read.typed = True
+        os.write(fd, sys.argv[1].encode())
+    return data
+read.said, read.typed = b'', False
+status = pty.spawn(sys.argv[2:], read, lambda fd: b'')
+sys.exit(os.waitstatus_to_exitcode(status))";
+    let output = Command::new("python3")
+        .args(["-c", program, typed, env!("CARGO_BIN_EXE_pelton"), "apply"])
+        .current_dir(site.dir())
+        .env("NATS_URL", server.url())
+        .env_remove("NO_COLOR")
+        .stdin(std::process::Stdio::null())
+        .output()
+        .await
+        .expect("Python starts");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    (output.status.code().expect("an exit code"), said)
+}
