@@ -233,6 +233,28 @@ async fn orphans_are_listed_and_never_deleted() {
     nothing_to_do(&site, &server).await;
 }
 
+/// A dead-letter stream of this manifest gets the subject that it lacks, and keeps its others.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_letter_stream_gets_the_subject_that_it_lacks() {
+    let server = NatsServer::start().await;
+    let streams = server.streams().await;
+    let config = stream::Config {
+        name: "T_DLQ".to_owned(),
+        subjects: vec!["dlq.t.>".to_owned(), "audit.>".to_owned()],
+        metadata: of("t"),
+        ..stream::Config::default()
+    };
+    streams.js.create_stream(config).await.expect("the stream is created");
+    let site = echo("");
+    let (_, said) = pelton(&site, &server, &["plan"]).await;
+    let shown = "subjects: dlq.t.>, audit.> -> dlq.t.>, audit.>, redrive.t.>";
+    assert!(said.contains(shown), "{said}");
+    applied(&site, &server).await;
+    nothing_to_do(&site, &server).await;
+    let subjects = stream_config(&streams, "T_DLQ").await.subjects;
+    assert_eq!(subjects, ["dlq.t.>", "audit.>", "redrive.t.>"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_plan_with_a_problem_changes_nothing() {
     let server = NatsServer::start().await;

@@ -184,7 +184,12 @@ impl Step {
         match self {
             Self::Create { .. } => vec![format!("{object} does not exist")],
             Self::Adopt { .. } => vec![format!("{object} is not ours")],
-            Self::Remove { why, .. } => vec![format!("{object} is left: {why}")],
+            Self::Remove { why, .. } => {
+                vec![format!("{object} is left over: {why}; `pelton apply` deletes it")]
+            }
+            Self::Refused { fields, why, way_out, .. } if fields.is_empty() => {
+                vec![format!("{object}: {why}: {way_out}")]
+            }
             Self::Change { fields, .. } | Self::Refused { fields, .. } => fields
                 .iter()
                 .map(|Field { key, old, new }| {

@@ -75,6 +75,7 @@ async fn a_binding_renamed_under_load_loses_nothing_and_repeats_little() {
         assert!(sequence.expect("a number") > floor, "{run} was acknowledged, and ran again");
     }
     assert!(streams.consumer("t-old").await.is_some(), "a runner deletes nothing");
+    assert!(new.log().contains("t-old on stream IN is left over"), "{}", new.log());
     assert_eq!(new.sigterm().await.code(), Some(0));
 
     let (code, said) = pelton(&site, &server, &["apply"]).await;
@@ -118,6 +119,7 @@ async fn while_the_old_runner_is_at_work_its_durable_stays() {
     let mut old = Runner::start(&old_site, &server).await;
     let new_site = site("name: new, renamed_from: old");
     let mut new = Runner::start(&new_site, &server).await;
+    assert!(new.log().contains("t-old on stream IN: a runner still works on it"), "{}", new.log());
     let count = load() / 4;
     send(&streams, count).await;
     each_is_stored_once(&streams, count).await;
@@ -169,5 +171,32 @@ async fn on_a_work_queue_apply_replaces_the_durable() {
     assert!(streams.consumer("t-old").await.is_none());
     assert!(consumer_config(&streams, "t-new").await.metadata.contains_key("pelton.renamed_from"));
     let _runner = Runner::start(&site, &server).await;
+    each_is_stored_once(&streams, 20).await;
+}
+
+/// Two runners that each work in order would not work in order together.
+#[tokio::test(flavor = "multi_thread")]
+async fn in_order_the_old_runner_has_to_stop_first() {
+    let server = NatsServer::start().await;
+    let streams = server.streams().await;
+    let ordered = "order_by: { token: 2 }";
+    let old_site = site(&format!("name: old, {ordered}"));
+    let mut old = Runner::start(&old_site, &server).await;
+    eventually("the old runner asks for events", async || {
+        (streams.consumer("t-old").await?.num_waiting > 0).then_some(())
+    })
+    .await;
+    let new_site = site(&format!("name: new, renamed_from: old, {ordered}"));
+    let mut refused = Runner::spawn(&new_site, &server.url(), &[]);
+    assert_eq!(refused.wait().await.code(), Some(1));
+    assert!(refused.log().contains("a runner still works as t-old"), "{}", refused.log());
+    assert!(streams.consumer("t-new").await.is_none());
+    assert_eq!(old.sigterm().await.code(), Some(0));
+    eventually("nobody asks for its events", async || {
+        (streams.consumer("t-old").await?.num_waiting == 0).then_some(())
+    })
+    .await;
+    let _new = Runner::start(&new_site, &server).await;
+    send(&streams, 20).await;
     each_is_stored_once(&streams, 20).await;
 }
