@@ -6,6 +6,7 @@ use async_nats::jetstream::{
     consumer::{self, pull},
     stream,
 };
+use serde_json::json;
 use tokio::process::Command;
 
 use crate::harness::{NatsServer, Site, Streams};
@@ -133,7 +134,11 @@ async fn what_differs_is_changed_and_what_the_manifest_leaves_open_is_kept() {
     assert_eq!(plan["steps"][1]["name"], "t-echo");
     assert_eq!(plan["steps"][1]["fields"][0]["old"], "1m17s");
 
-    applied(&site, &server).await;
+    let (code, said) = pelton(&site, &server, &["apply", "-o", "json"]).await;
+    assert_eq!(code, 0, "{said}");
+    let report: serde_json::Value = serde_json::from_str(&said).expect("JSON");
+    assert_eq!(report["done"], plan["steps"]);
+    assert_eq!((&report["failed"], &report["left"]["steps"]), (&json!([]), &json!([])));
     let out = stream_config(&streams, "OUT").await;
     assert_eq!(out.duplicate_window, hour / 2);
     assert_eq!((out.max_age, out.max_message_size), (hour, 4096), "not the manifest's");
