@@ -1,5 +1,6 @@
 //! The command line: one file for each verb.
 
+mod apply;
 mod completions;
 mod dev;
 mod dlq;
@@ -10,6 +11,7 @@ mod logging;
 mod new;
 mod pause;
 mod payload;
+mod plan;
 mod run;
 mod schema;
 mod send;
@@ -65,6 +67,10 @@ enum Verb {
     Pause(pause::PauseArgs),
     /// Let a paused binding go on.
     Resume(pause::ResumeArgs),
+    /// Show what would change in NATS for a manifest.
+    Plan(plan::Args),
+    /// Change in NATS what differs from a manifest.
+    Apply(apply::Args),
     /// Write a small working project to begin with.
     New(new::Args),
     /// Print the JSON Schema of the manifest.
@@ -89,6 +95,8 @@ pub(crate) fn main() -> ExitCode {
         Verb::Run(args) => on_runtime(logging::Default::Run, format, run::run(args)),
         Verb::Invoke(args) => on_runtime(logging::Default::Quiet, format, invoke::run(args)),
         Verb::Send(args) => on_runtime(logging::Default::Quiet, format, send::run(args)),
+        Verb::Plan(args) => on_runtime(logging::Default::Quiet, format, plan::run(args)),
+        Verb::Apply(args) => on_runtime(logging::Default::Quiet, format, apply::run(args)),
         Verb::List(args) => on_runtime(logging::Default::Quiet, format, list::run(args)),
         Verb::Dlq(args) => on_runtime(logging::Default::Quiet, format, dlq::run(args)),
         Verb::Pause(args) => on_runtime(logging::Default::Quiet, format, pause::pause(args)),

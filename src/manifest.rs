@@ -23,6 +23,7 @@ mod server;
 pub mod size;
 mod substitute;
 mod validate;
+pub(crate) mod window;
 mod wording;
 
 pub use diagnostic::{Diagnostic, Diagnostics, Severity};
@@ -266,6 +267,8 @@ pub struct Binding {
     pub name: String,
     /// Subjects whose events it gets, wildcards allowed; at least one.
     pub subjects: Vec<String>,
+    /// What it was called before, while its durable is to take the place of the old one.
+    pub renamed_from: Option<String>,
     /// The stream that holds them; `None` means the one the server finds.
     pub stream: Option<String>,
     /// The function's name.
@@ -294,6 +297,15 @@ pub struct Binding {
     pub batch: Option<Batch>,
     /// The state that is kept for each key; only with `order`.
     pub state: Option<State>,
+}
+
+impl Binding {
+    /// What the ids of its outputs are made of: a renamed binding keeps those of its old name, so
+    /// that what runs under both is stored once.
+    #[must_use]
+    pub fn identity(&self) -> &str {
+        self.renamed_from.as_deref().unwrap_or(&self.name)
+    }
 }
 
 /// Where outputs go.

@@ -16,6 +16,7 @@ mod publish;
 mod pull;
 mod reply;
 mod send;
+mod windows;
 
 pub use buckets::NatsBuckets;
 pub use comeback::{Waiting, WithComebacks, watch as watch_comebacks};
@@ -26,7 +27,11 @@ pub use lease::NatsLease;
 pub use ledger::NatsLedger;
 pub use letters::{Filter, Letters, StoredLetter};
 pub use ordered::OrderedSource;
-pub use provision::{ProvisionError, Provisioned, Provisioning, owners_name};
+pub use provision::{
+    Adoption, Applied, Failed, Field, Kind, Object, Plan, Planned, ProvisionError, Provisioned,
+    Provisioning, Step, owners_name,
+};
 pub use publish::NatsSink;
 pub use pull::NatsSource;
 pub use send::Receipt;
+pub use windows::{Windows, output_warnings};

@@ -12,8 +12,8 @@ use crate::{
     manifest::Manifest,
     metrics::Metrics,
     nats::{
-        Connection, ConnectionError, ProvisionError, Provisioned, Provisioning, Waiting,
-        read_gauges, watch_comebacks,
+        Connection, ConnectionError, ProvisionError, Provisioned, Provisioning, Waiting, Windows,
+        output_warnings, read_gauges, watch_comebacks,
     },
     observer::Observer,
     runtime::{BuildError, Launcher, Natives},
@@ -130,6 +130,7 @@ impl Runner {
             Arc::clone(&self.metrics),
         ));
         background.spawn(watch_comebacks(connection.clone(), Arc::clone(&self.manifest), found));
+        background.spawn(look_at_outputs(connection.clone(), Arc::clone(&self.manifest)));
         if self.exit_when_idle {
             let idle = idle(connection.clone(), Arc::clone(&provisioned));
             let drain = shutdown.drain.clone();
@@ -239,6 +240,15 @@ async fn idle(connection: Connection, provisioned: Arc<Provisioned>) {
         };
     }
     info!("nothing is pending any more");
+}
+
+/// Beside the work: whether outputs can be stored twice keeps nobody from running, nor does a
+/// permission that is missing only for looking.
+async fn look_at_outputs(connection: Connection, manifest: Arc<Manifest>) {
+    match output_warnings(&connection, &manifest, Windows::AsTheyAre).await {
+        Ok(warnings) => warnings.iter().for_each(|warning| warn!("{warning}")),
+        Err(err) => info!(%err, "the streams that outputs go to cannot be looked at"),
+    }
 }
 
 async fn watch_consumers(

@@ -110,6 +110,10 @@ pub trait Ledger: Send + Sync {
     /// What is known of an event; a default record when nothing is.
     fn read(&self, origin: &Origin, sequence: u64) -> impl Future<Output = Record> + Send;
 
+    /// Whether something may be known of an event that is delivered for the first time: its
+    /// binding had another name before.
+    fn inherits(&self, sequence: u64) -> bool;
+
     /// Remembers, durably once it returns.
     fn write(
         &self,

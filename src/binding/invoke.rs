@@ -67,7 +67,8 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
 
     /// What is known of an event that was delivered before, and what that means for it now.
     pub(super) async fn recall<C: Lease>(&self, passage: &mut Passage<C>) -> Admission {
-        if passage.delivered <= 1 && !passage.recalled {
+        let unheard_of = !self.ledger.inherits(passage.event.id.sequence);
+        if passage.delivered <= 1 && !passage.recalled && unheard_of {
             return Admission::Run;
         }
         if !std::mem::replace(&mut passage.recalled, true) {
@@ -78,7 +79,9 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
     }
 
     async fn read_record<C: Lease>(&self, passage: &mut Passage<C>) {
-        self.metrics.redeliveries.inc();
+        if passage.delivered > 1 {
+            self.metrics.redeliveries.inc();
+        }
         let (origin, sequence) = passage.place();
         passage.record = self.ledger.read(origin, sequence).await;
         if passage.behind {
@@ -262,7 +265,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
     pub(super) fn from<'a, C>(&'a self, passage: &'a Passage<C>) -> Provenance<'a> {
         Provenance {
             name: &self.name,
-            binding: &self.spec.name,
+            binding: self.spec.identity(),
             origin: &passage.origin,
             event: &passage.event,
         }

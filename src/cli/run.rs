@@ -10,7 +10,7 @@ use pelton::{
     admin,
     manifest::Manifest,
     metrics::Metrics,
-    nats::{Connection, Provisioned, Provisioning},
+    nats::{Connection, Provisioned, Provisioning, Windows, output_warnings},
     runner::{FirstStart, Runner, Status},
     runtime::{Launcher, Natives},
     shutdown::Shutdown,
@@ -33,6 +33,10 @@ pub(super) struct Args {
     #[arg(long)]
     no_provision: bool,
 
+    /// Take over streams and consumers that are nobody's, or another manifest's.
+    #[arg(long, conflicts_with_all = ["no_provision", "check_only"])]
+    adopt: bool,
+
     /// Drain and end once nothing is pending for any binding.
     #[arg(long, conflicts_with = "check_only")]
     exit_when_idle: bool,
@@ -44,9 +48,10 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     if args.check_only {
         return check(&manifest, metrics).await;
     }
-    let provisioning = match args.no_provision {
-        true => Provisioning::VerifyOnly,
-        false => Provisioning::CreateMissing,
+    let provisioning = match (args.no_provision, args.adopt) {
+        (true, _) => Provisioning::VerifyOnly,
+        (false, true) => Provisioning::Adopt,
+        (false, false) => Provisioning::CreateMissing,
     };
     let listener = admin::bind(manifest.admin).await.map_err(Failure::Problem)?;
     let (status, seen) = watch::channel(Status::default());
@@ -81,6 +86,9 @@ async fn check(manifest: &Manifest, metrics: Arc<Metrics>) -> Result<ExitCode, F
     let found = Provisioned::ensure(&connection, manifest, Provisioning::VerifyOnly).await?;
     for drift in &found.drift {
         say!("differs: {drift}");
+    }
+    for warning in output_warnings(&connection, manifest, Windows::AsTheyAre).await? {
+        say!("warning: {warning}");
     }
     say!("ok: {} can run here", manifest.name);
     connection.close().await;

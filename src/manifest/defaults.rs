@@ -57,6 +57,8 @@ pub const START: &str = "all";
 pub const LISTEN: SocketAddr = SocketAddr::V4(SocketAddrV4::new(Ipv4Addr::LOCALHOST, 8320));
 /// `drain`
 pub const DRAIN: Duration = Duration::from_secs(25);
+/// `streams.*.duplicate_window`, `max_age` permitting, and that of what Pelton makes for itself
+pub const DUPLICATE_WINDOW: Duration = Duration::from_secs(600);
 /// `defaults.num_replicas`
 pub const NUM_REPLICAS: u64 = 1;
 
@@ -100,6 +102,7 @@ pub fn table() -> Vec<Default> {
     let backoff = format!("{}..{}", duration::show(BACKOFF_MIN), duration::show(BACKOFF_MAX));
     vec![
         text("nats.servers", SERVER, "one server on this machine"),
+        span("streams.*.duplicate_window", DUPLICATE_WINDOW, "how long message ids are remembered"),
         span("functions.*.idle_timeout", IDLE_TIMEOUT, "how long an idle worker is kept"),
         span("functions.*.start_timeout", START_TIMEOUT, "how long a worker may take to be ready"),
         text("functions.*.http.mode", "binary", "CloudEvents mode of the requests"),

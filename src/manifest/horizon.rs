@@ -10,6 +10,15 @@ impl Binding {
     pub fn horizon(&self) -> Duration {
         horizon(&self.retry, self.timeout)
     }
+
+    /// How long after an output was stored its event may be run for the last time and store it
+    /// again: the acknowledgement was lost or the runner died behind the first try, the server waits
+    /// `ack_wait`, and then comes every try there is. More runners that die on the same event, delays
+    /// that a function asks for, and the time in which no runner is there come on top.
+    #[must_use]
+    pub fn outputs_horizon(&self) -> Duration {
+        self.horizon().saturating_add(self.ack_wait)
+    }
 }
 
 fn horizon(retry: &Retry, timeout: Duration) -> Duration {

@@ -10,7 +10,7 @@ pub(super) struct Later {
     pub(super) what: &'static str,
 }
 
-pub(super) const LATER: [Later; 15] = [
+pub(super) const LATER: [Later; 14] = [
     later("", "events", "schemas of events"),
     later("", "renamed_from", "renaming a manifest"),
     later("", "slots", "a limit for all bindings together"),
@@ -23,7 +23,6 @@ pub(super) const LATER: [Later; 15] = [
     later("bindings[]", "partitions", "the keys of one binding spread over several runners"),
     later("bindings[]", "events", "schemas of events"),
     later("bindings[]", "slots", "a limit in bytes other than 64MiB"),
-    later("bindings[]", "renamed_from", "renaming a binding"),
     later("bindings[]", "allow", "grants"),
     later("admin", "token_file", "an admin interface for others than this machine"),
 ];

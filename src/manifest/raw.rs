@@ -166,6 +166,9 @@ pub(super) struct Function {
 pub(super) struct Binding {
     /// Unique in the manifest; the function's name by default.
     pub(super) name: Option<Text>,
+    /// What it was called before: its durable takes the place of the old one, behind what that has
+    /// acknowledged.
+    pub(super) renamed_from: Option<Text>,
     /// The trigger: events on a subject, or on any of a list; wildcards allowed.
     #[schemars(required)]
     pub(super) subject: Option<OneOrMany>,

@@ -196,7 +196,7 @@ async fn dead_letters(
     Ok((count as u64, last))
 }
 
-async fn orphans_of(
+pub(super) async fn orphans_of(
     connection: &Connection,
     manifest: &Manifest,
     stream: &str,

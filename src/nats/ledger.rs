@@ -9,7 +9,7 @@ use async_nats::jetstream::{
 };
 use tracing::warn;
 
-use super::connect::Connection;
+use super::{connect::Connection, provision::Ancestor};
 use crate::{
     settle::Record,
     source::{Ledger, Origin},
@@ -22,6 +22,15 @@ pub struct NatsLedger {
     stream: Stream<()>,
     /// `$KV.<bucket>.<binding>`
     prefix: String,
+    inherited: Option<Inherited>,
+}
+
+/// What was remembered under the binding's old name.
+#[derive(Debug, Clone)]
+struct Inherited {
+    prefix: String,
+    /// Nothing was, of events behind this sequence.
+    until: u64,
 }
 
 impl NatsLedger {
@@ -30,13 +39,36 @@ impl NatsLedger {
         stream: Stream<()>,
         bucket: &str,
         binding: &str,
+        ancestor: Option<&Ancestor>,
     ) -> Self {
-        Self { connection, stream, prefix: format!("$KV.{bucket}.{binding}") }
+        let prefix = |binding: &str| format!("$KV.{bucket}.{binding}");
+        let inherited = ancestor.map(|ancestor| Inherited {
+            prefix: prefix(&ancestor.binding),
+            until: ancestor.delivered,
+        });
+        Self { connection, stream, prefix: prefix(binding), inherited }
     }
 
     fn key(&self, origin: &Origin, sequence: u64) -> String {
-        let created = origin.created.unix_timestamp();
-        format!("{}.{}.{created}.{sequence}", self.prefix, token(&origin.stream))
+        key(&self.prefix, origin, sequence)
+    }
+
+    /// The key under the binding's old name, of events that it may have seen.
+    fn old_key(&self, origin: &Origin, sequence: u64) -> Option<String> {
+        let inherited = self.inherited.as_ref().filter(|_| self.inherits(sequence))?;
+        Some(key(&inherited.prefix, origin, sequence))
+    }
+
+    async fn look_up(&self, key: &str) -> Option<Record> {
+        let mut pause = Pause::default();
+        loop {
+            // The leader's word: a follower may not have heard yet of a failure a moment ago.
+            match self.stream.get_last_raw_message_by_subject(key).await {
+                Ok(message) => return Some(decode(key, &message.payload)),
+                Err(err) if err.kind() == LastRawMessageErrorKind::NoMessageFound => return None,
+                Err(err) => pause.after("read", &err).await,
+            }
+        }
     }
 
     async fn store(&self, key: &str, value: Vec<u8>) -> Result<(), PublishError> {
@@ -47,18 +79,20 @@ impl NatsLedger {
 
 impl Ledger for NatsLedger {
     async fn read(&self, origin: &Origin, sequence: u64) -> Record {
-        let key = self.key(origin, sequence);
-        let mut pause = Pause::default();
-        loop {
-            // The leader's word: a follower may not have heard yet of a failure a moment ago.
-            match self.stream.get_last_raw_message_by_subject(&key).await {
-                Ok(message) => return decode(&key, &message.payload),
-                Err(err) if err.kind() == LastRawMessageErrorKind::NoMessageFound => {
-                    return Record::default();
-                }
-                Err(err) => pause.after("read", &err).await,
-            }
+        if let Some(record) = self.look_up(&self.key(origin, sequence)).await {
+            return record;
         }
+        match self.old_key(origin, sequence) {
+            // The durable is another one, and has counted no deliveries.
+            Some(old) => {
+                Record { seen: 0, started: None, ..self.look_up(&old).await.unwrap_or_default() }
+            }
+            None => Record::default(),
+        }
+    }
+
+    fn inherits(&self, sequence: u64) -> bool {
+        self.inherited.as_ref().is_some_and(|inherited| sequence <= inherited.until)
     }
 
     async fn write(&self, origin: &Origin, sequence: u64, record: &Record) {
@@ -71,10 +105,12 @@ impl Ledger for NatsLedger {
     }
 
     async fn forget(&self, origin: &Origin, sequence: u64) {
-        let key = self.key(origin, sequence);
-        // Not repeated: an entry left behind is never read again, and the bucket's age limit ends it.
-        if let Err(err) = self.stream.purge().filter(&key).await {
-            warn!(%err, key, "a settled event's record was left behind");
+        for key in [Some(self.key(origin, sequence)), self.old_key(origin, sequence)] {
+            let Some(key) = key else { continue };
+            // Not repeated: an entry left behind is never read again, and the bucket's age limit ends it.
+            if let Err(err) = self.stream.purge().filter(&key).await {
+                warn!(%err, key, "a settled event's record was left behind");
+            }
         }
     }
 }
@@ -88,6 +124,11 @@ fn decode(key: &str, value: &[u8]) -> Record {
         warn!(%err, key, "the record of an event is unreadable; starting it anew");
         Record::default()
     })
+}
+
+fn key(prefix: &str, origin: &Origin, sequence: u64) -> String {
+    let created = origin.created.unix_timestamp();
+    format!("{prefix}.{}.{created}.{sequence}", token(&origin.stream))
 }
 
 /// A stream's name as one token of a key: what keys do not allow becomes `=XX`.

@@ -1,9 +1,15 @@
-//! Creates what a manifest needs in NATS and is missing, verifies what is there, and changes
-//! nothing that exists.
+//! What a manifest needs in NATS: one plan, made of the manifest and what the server has. `run`
+//! creates what is missing and tells the rest as drift, `apply` carries all of it out.
 
 mod bucket;
+mod carry;
+mod change;
 mod comebacks;
+mod compare;
 mod consumer;
+mod plan;
+mod rename;
+mod site;
 mod stream;
 
 use async_nats::jetstream::{self, context::RequestErrorKind, stream::Stream};
@@ -11,12 +17,23 @@ use serde::Deserialize;
 use serde_json::json;
 use thiserror::Error;
 
-use super::{connect::Connection, ledger::NatsLedger};
+use super::{
+    connect::Connection,
+    inspect::{Orphan, orphans_of},
+    ledger::NatsLedger,
+    windows::{Windows, output_warnings},
+};
 use crate::manifest::{Binding, Manifest};
 
 pub(super) use bucket::ledger_name;
 pub use bucket::owners_name;
+pub use carry::{Applied, Failed};
+use change::Refusal;
 pub(super) use consumer::{Consumer, Restored, find};
+use plan::Deed;
+pub use plan::{Field, Kind, Object, Plan, Planned, Step};
+pub(super) use rename::Ancestor;
+use site::Site;
 pub(super) use stream::find_stream;
 
 /// The oldest server that can do what Pelton asks of it.
@@ -31,13 +48,24 @@ const DIGEST: &str = "pelton.manifest";
 /// Metadata key: `start` of the binding when the durable was created.
 const START: &str = "pelton.start";
 
-/// Whether missing things are created.
+/// What a runner may do before it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Provisioning {
-    /// Yes.
+    /// Create what is missing.
     CreateMissing,
-    /// No: what is missing is an error.
+    /// That, and take over what is somebody else's.
+    Adopt,
+    /// Nothing: what is missing is an error.
     VerifyOnly,
+}
+
+/// What to do about objects that are nobody's, or another manifest's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Adoption {
+    /// They are left alone.
+    Refuse,
+    /// They are taken over.
+    Take,
 }
 
 /// Everything a manifest needs, in place.
@@ -76,30 +104,57 @@ impl Provisioned {
         manifest: &Manifest,
         mode: Provisioning,
     ) -> Result<Self, ProvisionError> {
-        check_version(&connection.server_version())?;
-        let mut site = Site { connection, manifest, mode, findings: Findings::default() };
-        for spec in &manifest.streams {
-            site.listed_stream(spec).await?;
-        }
-        site.dead_letter_stream().await?;
-        let ledger = site.ledger_bucket().await?;
-        site.keyed_buckets().await?;
-        site.publish_subjects().await?;
-        let mut consumers = Vec::with_capacity(manifest.bindings.len());
-        for binding in &manifest.bindings {
-            consumers.extend(site.consumer(binding).await?);
-        }
-        let comebacks = site.comeback_consumers().await?;
-        let dead_letters = site.context().get_stream_no_info(&manifest.dead_letter.stream).await;
-        let dead_letters =
-            dead_letters.map_err(|err| ProvisionError::Unavailable(err.to_string()))?;
-        let Findings { problems, created, drift } = site.findings;
-        match (ledger, problems.is_empty()) {
-            (Some(ledger), true) => {
-                Ok(Self { ledger, consumers, comebacks, dead_letters, created, drift })
+        let adoption = match mode {
+            Provisioning::Adopt => Adoption::Take,
+            _ => Adoption::Refuse,
+        };
+        let Plan { steps, mut problems, durables, comebacks, .. } =
+            Site::new(connection, manifest, adoption, false).survey().await?;
+        let mut created = Vec::new();
+        let mut drift = Vec::new();
+        for Planned { step, deed } in steps {
+            let object = step.object();
+            match deed {
+                Deed::CreateStream(_) | Deed::CreateConsumer(_)
+                    if mode == Provisioning::VerifyOnly =>
+                {
+                    let how = "run once without --no-provision";
+                    problems.push(format!("{object} does not exist: {how}"));
+                }
+                Deed::ReplaceConsumer { old, .. } => problems.push(format!(
+                    "{object} takes the place of {old}, which has to go first: `pelton apply` does that"
+                )),
+                deed if makes_or_adopts(&step) => {
+                    // With a problem nothing is made that may not be wanted in the end.
+                    if problems.is_empty() {
+                        match deed.carry_out(connection, object).await {
+                            Ok(()) => created.extend(tell(&step)),
+                            Err(Refusal::Provision(err)) => return Err(err),
+                            Err(err) => problems.push(format!("{}: {err}", cannot(&step))),
+                        }
+                    }
+                }
+                _ => drift.extend(step.drift()),
             }
-            _ => Err(ProvisionError::Problems(problems)),
         }
+        if !problems.is_empty() {
+            return Err(ProvisionError::Problems(problems));
+        }
+        let bucket = format!("KV_{}", ledger_name(manifest));
+        let ledger = connection.context.get_stream_no_info(&bucket).await;
+        let ledger = ledger.map_err(|err| ProvisionError::Unavailable(err.to_string()))?;
+        let mut consumers = Vec::with_capacity(durables.len());
+        for durable in durables {
+            consumers.push(durable.open(connection).await?);
+        }
+        let mut redriven = Vec::with_capacity(comebacks.len());
+        for durable in comebacks {
+            redriven.push(durable.open(connection).await?);
+        }
+        let dead_letters = connection.context.get_stream_no_info(&manifest.dead_letter.stream);
+        let dead_letters =
+            dead_letters.await.map_err(|err| ProvisionError::Unavailable(err.to_string()))?;
+        Ok(Self { ledger, consumers, comebacks: redriven, dead_letters, created, drift })
     }
 
     /// The record of a binding's events.
@@ -111,7 +166,9 @@ impl Provisioned {
         binding: &Binding,
     ) -> NatsLedger {
         let bucket = ledger_name(manifest);
-        NatsLedger::new(connection.clone(), self.ledger.clone(), &bucket, &binding.name)
+        let ancestor = self.consumer(binding).and_then(|consumer| consumer.ancestor.as_ref());
+        let stream = self.ledger.clone();
+        NatsLedger::new(connection.clone(), stream, &bucket, &binding.name, ancestor)
     }
 
     /// Events of all bindings that are not acknowledged yet, delivered or not.
@@ -137,91 +194,53 @@ impl Provisioned {
     }
 }
 
-/// One provisioning under way.
-struct Site<'a> {
-    connection: &'a Connection,
-    manifest: &'a Manifest,
-    mode: Provisioning,
-    findings: Findings,
+const fn makes_or_adopts(step: &Step) -> bool {
+    matches!(step, Step::Create { .. } | Step::Adopt { .. })
 }
 
-#[derive(Default)]
-struct Findings {
-    problems: Vec<String>,
-    created: Vec<String>,
-    drift: Vec<String>,
+/// What was created, for whoever lists it.
+fn tell(step: &Step) -> Option<String> {
+    let object = step.object();
+    match step {
+        Step::Create { detail, .. } => Some(format!("{object} ({detail})")),
+        _ => {
+            tracing::info!("took over {object}");
+            None
+        }
+    }
 }
 
-impl Site<'_> {
-    fn context(&self) -> &jetstream::Context {
-        &self.connection.context
-    }
+fn cannot(step: &Step) -> String {
+    let what = match step {
+        Step::Create { .. } => "created",
+        _ => "taken over",
+    };
+    format!("{} cannot be {what}", step.object())
+}
 
-    fn problem(&mut self, problem: String) {
-        self.findings.problems.push(problem);
-    }
-
-    /// Every literal subject that a binding publishes to must be held by a stream, or the first
-    /// output would be the first to know.
-    async fn publish_subjects(&mut self) -> Result<(), ProvisionError> {
-        use crate::manifest::Publish::{Many, One};
-        for binding in &self.manifest.bindings {
-            let literal: Vec<&str> = match &binding.publish {
-                None => continue,
-                Some(One(subject)) => vec![subject],
-                Some(Many { first, others }) => std::iter::once(first)
-                    .chain(others)
-                    .map(String::as_str)
-                    .filter(|subject| crate::subject::is_literal(subject))
-                    .collect(),
-            };
-            for subject in literal {
-                if streams_holding(self.connection, subject).await?.is_empty() {
-                    self.problem(format!(
-                        "binding `{}` publishes to `{subject}`, which no stream holds: list a stream with it under `streams`",
-                        binding.name
-                    ));
-                }
-            }
+impl Plan {
+    /// What stands between `manifest` and the server.
+    ///
+    /// # Errors
+    /// When the server is too old, or `JetStream` does not answer.
+    pub async fn of(
+        connection: &Connection,
+        manifest: &Manifest,
+        adoption: Adoption,
+    ) -> Result<Self, ProvisionError> {
+        let mut plan = Site::new(connection, manifest, adoption, true).survey().await?;
+        plan.warnings = output_warnings(connection, manifest, Windows::AsWritten).await?;
+        let mut streams: Vec<&str> = manifest.streams.iter().map(|s| s.name.as_str()).collect();
+        streams.extend(plan.durables.iter().map(|durable| durable.stream.as_str()));
+        streams.sort_unstable();
+        streams.dedup();
+        for stream in streams {
+            let orphans = orphans_of(connection, manifest, stream).await?;
+            plan.orphans.extend(orphans);
         }
-        Ok(())
-    }
-
-    /// The stream of a binding's subjects.
-    pub(super) async fn stream_of(
-        &mut self,
-        binding: &Binding,
-    ) -> Result<Option<String>, ProvisionError> {
-        if let Some(stream) = &binding.stream {
-            return Ok(Some(stream.clone()));
-        }
-        let mut found: Option<String> = None;
-        for subject in &binding.subjects {
-            let holding = streams_holding(self.connection, subject).await?;
-            let problem = match (holding.as_slice(), &found) {
-                ([], _) => format!(
-                    "no stream holds `{subject}`, the subject of binding `{}`: list one under `streams`",
-                    binding.name
-                ),
-                ([one], None) => {
-                    found = Some(one.clone());
-                    continue;
-                }
-                ([one], Some(other)) if one == other => continue,
-                ([one], Some(other)) => format!(
-                    "the subjects of binding `{}` are in two streams, {other} and {one}: write a binding for each",
-                    binding.name
-                ),
-                (several, _) => format!(
-                    "`{subject}`, the subject of binding `{}`, is in several streams ({}): say which with `stream:`",
-                    binding.name,
-                    several.join(", ")
-                ),
-            };
-            self.problem(problem);
-            return Ok(None);
-        }
-        Ok(found)
+        let named: Vec<&str> = plan.steps.iter().map(|p| p.step.object().name.as_str()).collect();
+        plan.orphans.retain(|orphan| !named.contains(&orphan.consumer.as_str()));
+        Ok(plan)
     }
 }
 

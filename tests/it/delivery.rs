@@ -233,3 +233,27 @@ drain: 4s
     assert_eq!(streams.texts("OUT").await, ["second"]);
     runner.scrape().await.assert_adds_up("f");
 }
+
+/// An event that comes again publishes again, under the ids that its stream knows.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_output_that_is_published_again_is_counted_and_stored_once() {
+    let server = NatsServer::start().await;
+    let streams = server.streams().await;
+    let site = four();
+    let mut runner = Runner::start(&site, &server).await;
+    for n in 0..10 {
+        streams.send(&format!("in.python.{n}"), n.to_string()).await;
+    }
+    streams.wait_count("OUT", 10).await;
+    let count = |outcome| [("binding", "python"), ("outcome", outcome)];
+    runner.metric("published_events_total", &count("stored"), |stored| stored == 10.0).await;
+    assert_eq!(runner.scrape().await.get("published_events_total", &count("duplicate")), 0.0);
+    assert_eq!(runner.sigterm().await.code(), Some(0));
+
+    let stream = streams.js.get_stream("IN").await.expect("the stream");
+    stream.delete_consumer("t-python").await.expect("the durable is forgotten");
+    let runner = Runner::start(&site, &server).await;
+    runner.metric("published_events_total", &count("duplicate"), |again| again == 10.0).await;
+    assert_eq!(runner.scrape().await.get("published_events_total", &count("stored")), 0.0);
+    assert_eq!(streams.count("OUT").await, 10);
+}

@@ -35,7 +35,7 @@ async fn dev_follows_changes_and_survives_mistakes() {
     let env = [("NATS_URL", "nats://nowhere.invalid:1"), ("PELTON_LOG", "error")];
     let mut dev = Runner::command(&site, &["dev"], &env);
     shown(&dev, "python f.py").await;
-    shown(&dev, "✓ consumer t-f on stream IN created").await;
+    shown(&dev, "✓ consumer t-f on stream IN (start: all) created").await;
     assert!(dev.log().contains("from the environment (hidden): NATS_URL"), "{}", dev.log());
     let streams = Streams::connect(&url(&dev).await).await;
 

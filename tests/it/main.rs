@@ -27,6 +27,7 @@ mod manifest;
 mod metrics;
 mod ordered;
 mod peers;
+mod plan;
 mod provision;
 mod recovery;
 mod runtime;

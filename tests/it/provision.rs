@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use async_nats::jetstream::{consumer::pull, stream};
 
-use crate::harness::{NatsServer, Runner, Site, Streams};
+use crate::harness::{NatsServer, Runner, Site, Streams, eventually};
 
 fn echo(binding: &str) -> Site {
     let site = Site::with(&format!(
@@ -139,4 +139,38 @@ async fn no_provision_creates_nothing() {
     assert!(matches!(code, Some(1..=3)), "{code:?}");
     assert!(log.contains("IN"), "{log}");
     assert!(streams.js.get_stream("IN").await.is_err());
+}
+
+/// Of a stream that the manifest does not list only the server knows how long it remembers.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_window_shorter_than_the_retries_is_told() {
+    let server = NatsServer::start().await;
+    let streams = server.streams().await;
+    let config = stream::Config {
+        name: "BRIEF".to_owned(),
+        subjects: vec!["brief.>".to_owned()],
+        retention: stream::RetentionPolicy::WorkQueue,
+        ..stream::Config::default()
+    };
+    streams.js.create_stream(config).await.expect("the stream is created");
+    let remembers = "the stream BRIEF remembers what was published to it for 2m, and an event can come again for 7m32s";
+    let site = echo(", publish: brief.echo");
+    let mut runner = Runner::start(&site, &server).await;
+    eventually("the runner tells", async || runner.log().contains(remembers).then_some(())).await;
+    assert!(runner.log().contains("the stream BRIEF is a work queue"), "{}", runner.log());
+    assert_eq!(runner.sigterm().await.code(), Some(0));
+    let (code, log) = refused(&site, &server, &["--check-only"]).await;
+    assert_eq!(code, Some(0));
+    assert!(log.contains("warning: ") && log.contains(remembers), "{log}");
+
+    // What Pelton makes itself fits what it does by default.
+    let site = Site::new();
+    let text = std::fs::read_to_string(echo(", publish: out.echo").path("pelton.yaml"));
+    let text = text.expect("the manifest").replace(", duplicate_window: 30m", "");
+    site.file("pelton.yaml", text);
+    site.file("echo.py", "def handle(event, context):\n    return event.raw\n");
+    let mut runner = Runner::start(&site, &server).await;
+    assert_eq!(runner.sigterm().await.code(), Some(0));
+    let (code, log) = refused(&site, &server, &["--check-only"]).await;
+    assert_eq!((code, log.trim()), (Some(0), "ok: t can run here"));
 }

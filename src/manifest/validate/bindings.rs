@@ -54,6 +54,7 @@ pub(super) fn bindings(
             bindings.places.push(path);
         }
     }
+    old_names(&bindings, report);
     if number == 0 {
         report.warn(path, "there are no bindings, so nothing runs", "add `bindings:`");
     } else if used.len() == number {
@@ -86,6 +87,28 @@ fn unique(
     }
 }
 
+/// An old name is nobody's name any more, and has one heir.
+fn old_names(bindings: &Bindings, report: &mut Report) {
+    let mut heirs: BTreeMap<&str, &str> = BTreeMap::new();
+    for (binding, path) in bindings.valid.iter().zip(&bindings.places) {
+        let Some(old) = &binding.renamed_from else { continue };
+        let at = path.key("renamed_from");
+        if bindings.valid.iter().any(|other| other.name == *old) {
+            report.error_hint(
+                &at,
+                format!("there is a binding called {old}"),
+                "`renamed_from` is a name that no binding has any more: take it out, or give the other binding a new name",
+            );
+        } else if let Some(other) = heirs.insert(old, &binding.name) {
+            report.error_hint(
+                &at,
+                format!("{other} was renamed from {old} as well"),
+                "one binding can take the place of another: let the second begin anew",
+            );
+        }
+    }
+}
+
 fn binding(
     mut raw: raw::Binding,
     functions: &Functions,
@@ -98,6 +121,9 @@ fn binding(
         Some(Text(name)) => named(&name, "a binding", &path.key("name"), report).then_some(name),
         None => function.clone(),
     };
+    let old = path.key("renamed_from");
+    let renamed_from = raw.renamed_from.take().map(|Text(name)| name);
+    let renamed_from = renamed_from.filter(|name| named(name, "a binding", &old, report));
     let stream = raw.stream.take().map(|Text(stream)| {
         stream_name(&stream, &path.key("stream"), report);
         stream
@@ -125,6 +151,7 @@ fn binding(
     let start = start(raw.start, &path.key("start"), report);
     Some(Binding {
         name: name?,
+        renamed_from,
         subjects,
         stream,
         function: function?,

@@ -2,7 +2,10 @@
 
 use super::streams::overlapping;
 use crate::duration;
-use crate::manifest::{Binding, DeadLetter, Manifest, Publish, Stream, path::Path, report::Report};
+use crate::manifest::{
+    Binding, DeadLetter, Manifest, Publish, Retention, Stream, path::Path, report::Report,
+    window::forgetful,
+};
 use crate::subject;
 
 /// `places` are those of the bindings, in the same order.
@@ -192,11 +195,13 @@ fn outputs(binding: &Binding, manifest: &Manifest, path: &Path, report: &mut Rep
                 "an event that leads to itself runs for ever, unless the function ends it",
             );
         }
-        if !subject::is_literal(text) || manifest.streams.is_empty() {
-            continue;
-        }
-        let held = manifest.streams.iter().any(|stream| held(text, &stream.subjects));
-        if !held {
+        let holder = manifest.streams.iter().find(|stream| held(text, &stream.subjects));
+        if let Some(stream) = holder {
+            let known = (stream.window(), stream.retention.unwrap_or(Retention::Limits));
+            for (message, hint) in forgetful(binding, &stream.name, known.0, known.1) {
+                report.warn(&at, message, hint);
+            }
+        } else if subject::is_literal(text) && !manifest.streams.is_empty() {
             report.warn(
                 &at,
                 format!("no stream of the manifest holds `{text}`"),

@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream::stream::{Config, DiscardPolicy, Stream};
+use async_nats::jetstream::stream::{Config, DiscardPolicy};
 
-use super::{ProvisionError, Site};
+use super::{ProvisionError, plan::Object, site::Site};
 use crate::{duration, manifest::Manifest};
 
 /// How long a failed event's record outlives its last failure.
@@ -26,16 +26,9 @@ fn named(manifest: &Manifest, what: &str) -> String {
 }
 
 impl Site<'_> {
-    /// The ledger, or `None` when a problem was noted.
-    pub(super) async fn ledger_bucket(&mut self) -> Result<Option<Stream<()>>, ProvisionError> {
+    pub(super) async fn ledger_bucket(&mut self) -> Result<(), ProvisionError> {
         let bucket = ledger_name(self.manifest);
-        if !self.bucket(&bucket, LEDGER_MAX_AGE).await? {
-            return Ok(None);
-        }
-        match self.context().get_stream_no_info(&format!("KV_{bucket}")).await {
-            Ok(stream) => Ok(Some(stream)),
-            Err(err) => Err(ProvisionError::Unavailable(err.to_string())),
-        }
+        self.bucket(&bucket, LEDGER_MAX_AGE).await
     }
 
     /// What bindings with `order_by` and `state` need.
@@ -46,20 +39,21 @@ impl Site<'_> {
         }
         for binding in &manifest.bindings {
             let Some(state) = &binding.state else { continue };
-            let max_age = state.max_age.unwrap_or_default();
-            if self.bucket(&state.bucket, max_age).await? {
-                self.state_lasts(&state.bucket, binding).await?;
-            }
+            self.bucket(&state.bucket, state.max_age.unwrap_or_default()).await?;
+            self.state_lasts(&state.bucket, binding).await?;
         }
         Ok(())
     }
 
-    /// Whether it is there now.
-    async fn bucket(&mut self, bucket: &str, max_age: Duration) -> Result<bool, ProvisionError> {
+    async fn bucket(&mut self, bucket: &str, max_age: Duration) -> Result<(), ProvisionError> {
         let name = format!("KV_{bucket}");
         if let Some(info) = self.stream_info(&name).await? {
-            self.check_owner(&name, &info.config.metadata);
-            return Ok(true);
+            let object = Object::stream(&name);
+            if self.owned(&object, &info.config.metadata) {
+                let differences = self.replicas(&info.config);
+                self.differ(&object, differences, None);
+            }
+            return Ok(());
         }
         let config = Config {
             subjects: vec![format!("$KV.{bucket}.>")],
@@ -71,7 +65,8 @@ impl Site<'_> {
             allow_direct: true,
             ..self.owned_config(&name)
         };
-        self.create_stream(config).await
+        self.create_stream(config);
+        Ok(())
     }
 
     /// A position that is forgotten before the last try of its event would let it be applied twice.

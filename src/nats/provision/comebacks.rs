@@ -4,15 +4,16 @@ use std::{collections::HashMap, time::Duration};
 
 use async_nats::jetstream::{
     consumer::{AckPolicy, pull},
-    stream::{ConsumerErrorKind, Stream},
+    stream::Stream,
 };
-
 use tracing::debug;
 
 use super::{
-    BINDING, Consumer, DIGEST, OWNER, ProvisionError, Provisioned, Provisioning, Site, find,
+    BINDING, Consumer, DIGEST, OWNER, ProvisionError, Provisioned, find,
+    plan::{Deed, Durable, Object, Step},
+    site::Site,
 };
-use crate::{manifest::Binding, nats::connect::Connection, source::Origin};
+use crate::{manifest::Binding, nats::connect::Connection};
 
 /// Longer than what any of them may take to be begun.
 const ACK_WAIT: Duration = Duration::from_secs(30);
@@ -37,51 +38,18 @@ impl Consumer {
 }
 
 impl Site<'_> {
-    /// The durables, or fewer when problems were noted.
-    pub(super) async fn comeback_consumers(&mut self) -> Result<Vec<Consumer>, ProvisionError> {
-        let name = self.manifest.dead_letter.stream.clone();
-        let Some(info) = self.stream_info(&name).await? else { return Ok(Vec::new()) };
-        let origin = Origin { stream: name.as_str().into(), created: info.created };
-        let mut consumers = Vec::with_capacity(self.manifest.bindings.len());
-        for binding in &self.manifest.bindings {
-            let config = self.comeback_config(binding);
-            let durable = config.durable_name.clone().unwrap_or_default();
-            if find(self.connection, &name, &durable).await?.is_none()
-                && !self.create_comebacks(&name, config.clone()).await?
-            {
-                continue;
-            }
-            consumers.push(Consumer::new(&binding.name, durable, origin.clone(), config));
+    /// The durable of a binding's events that come back.
+    pub(super) async fn comebacks(&mut self, binding: &Binding) -> Result<(), ProvisionError> {
+        let stream = self.manifest.dead_letter.stream.clone();
+        let config = self.comeback_config(binding);
+        let name = config.durable_name.clone().unwrap_or_default();
+        if find(self.connection, &stream, &name).await?.is_none() {
+            let detail = format!("what comes back to {}", binding.name);
+            let step = Step::Create { object: Object::consumer(&stream, &name), detail };
+            self.step(step, Deed::CreateConsumer(Box::new(config.clone())));
         }
-        Ok(consumers)
-    }
-
-    async fn create_comebacks(
-        &mut self,
-        stream: &str,
-        config: pull::Config,
-    ) -> Result<bool, ProvisionError> {
-        let durable = config.durable_name.clone().unwrap_or_default();
-        if self.mode == Provisioning::VerifyOnly {
-            self.problem(format!(
-                "consumer {durable} on stream {stream} does not exist: run once without --no-provision"
-            ));
-            return Ok(false);
-        }
-        let handle = self.context().get_stream_no_info(stream).await;
-        let handle = handle.map_err(|err| ProvisionError::Unavailable(err.to_string()))?;
-        match handle.create_consumer(config).await {
-            Ok(_) => Ok(true),
-            Err(err) => match err.kind() {
-                ConsumerErrorKind::JetStream(error) => {
-                    self.problem(format!(
-                        "consumer {durable} cannot be created on stream {stream}: {error}"
-                    ));
-                    Ok(false)
-                }
-                _ => Err(ProvisionError::Unavailable(err.to_string())),
-            },
-        }
+        self.plan.comebacks.push(Durable { binding: binding.name.clone(), stream, config });
+        Ok(())
     }
 
     fn comeback_config(&self, binding: &Binding) -> pull::Config {

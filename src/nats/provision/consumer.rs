@@ -13,12 +13,18 @@ use async_nats::jetstream::{
     ErrorCode,
     consumer::{self, AckPolicy, DeliverPolicy, pull},
     context::ConsumerInfoErrorKind,
-    stream::ConsumerErrorKind,
 };
+use serde_json::{Value, json};
 use time::format_description::well_known::Rfc3339;
 
 use super::{
-    BINDING, DIGEST, OWNER, ProvisionError, Provisioning, START, Site, stream::find_stream,
+    BINDING, DIGEST, OWNER, ProvisionError, START,
+    change::Difference,
+    compare::{set, span},
+    plan::{Durable, Object},
+    rename::Ancestor,
+    site::Site,
+    stream::{Claim, find_stream},
 };
 use crate::{
     manifest::{Binding, Start},
@@ -34,6 +40,8 @@ pub(in crate::nats) struct Consumer {
     pub(in crate::nats) origin: Origin,
     /// As the server has it, which is what counts for leases.
     pub(in crate::nats) ack_wait: Duration,
+    /// Whose place it took.
+    pub(super) ancestor: Option<Ancestor>,
     config: pull::Config,
     /// The last stream sequence below which everything is acknowledged, as last heard of.
     floor: Arc<AtomicU64>,
@@ -49,17 +57,6 @@ pub(in crate::nats) enum Restored {
 }
 
 impl Consumer {
-    pub(super) fn new(binding: &str, name: String, origin: Origin, config: pull::Config) -> Self {
-        Self {
-            binding: binding.to_owned(),
-            name,
-            origin,
-            ack_wait: config.ack_wait,
-            config,
-            floor: Arc::default(),
-        }
-    }
-
     /// Where events are asked for.
     pub(in crate::nats) fn next_subject(&self, api: &str) -> String {
         format!("{api}.CONSUMER.MSG.NEXT.{}.{}", self.origin.stream, self.name)
@@ -113,58 +110,49 @@ impl Consumer {
     }
 }
 
-impl Site<'_> {
-    /// The durable of a binding, or `None` when a problem was noted.
-    pub(super) async fn consumer(
-        &mut self,
-        binding: &Binding,
-    ) -> Result<Option<Consumer>, ProvisionError> {
-        let Some(stream_name) = self.stream_of(binding).await? else { return Ok(None) };
-        let Some(stream) = find_stream(self.connection, &stream_name).await? else {
-            self.problem(format!("binding `{}`: {}", binding.name, gone(&stream_name)));
-            return Ok(None);
-        };
-        let config = self.consumer_config(binding);
+impl Durable {
+    /// The durable as it is now that everything is in place.
+    pub(super) async fn open(self, connection: &Connection) -> Result<Consumer, ProvisionError> {
+        let Self { binding, stream, config } = self;
         let name = config.durable_name.clone().unwrap_or_default();
-        let ack_wait = match find(self.connection, &stream_name, &name).await? {
+        let missing = || ProvisionError::Unavailable(format!("consumer {name} is not there yet"));
+        let handle = find_stream(connection, &stream).await?.ok_or_else(missing)?;
+        let found = find(connection, &stream, &name).await?.ok_or_else(missing)?;
+        let created = handle.cached_info().created;
+        Ok(Consumer {
+            binding,
+            origin: Origin { stream: stream.as_str().into(), created },
+            ack_wait: found.config.ack_wait,
+            ancestor: Ancestor::of(&found.config.metadata),
+            floor: Arc::new(AtomicU64::new(found.ack_floor.stream_sequence)),
+            name,
+            config,
+        })
+    }
+}
+
+impl Site<'_> {
+    pub(super) async fn consumer(&mut self, binding: &Binding) -> Result<(), ProvisionError> {
+        let Some(stream) = self.stream_of(binding).await? else { return Ok(()) };
+        let info = self.stream_info(&stream).await?;
+        if info.is_none() && !self.after.contains_key(&stream) {
+            self.problem(format!("binding `{}`: {}", binding.name, gone(&stream)));
+            return Ok(());
+        }
+        let mut config = self.consumer_config(binding);
+        let name = config.durable_name.clone().unwrap_or_default();
+        match find(self.connection, &stream, &name).await? {
             Some(found) => {
                 self.verify(binding, &config, &found);
-                found.config.ack_wait
+                self.predecessor_left(binding, &stream).await?;
             }
-            None if self.mode == Provisioning::VerifyOnly => {
-                self.problem(format!(
-                    "consumer {name} on stream {stream_name} does not exist: run once without --no-provision"
-                ));
-                return Ok(None);
+            None => {
+                let retention = info.map(|info| info.config.retention).unwrap_or_default();
+                self.begin(binding, &stream, retention, &mut config).await?;
             }
-            None => match stream.create_consumer(config.clone()).await {
-                Ok(_) => {
-                    self.findings.created.push(format!("consumer {name} on stream {stream_name}"));
-                    config.ack_wait
-                }
-                Err(err) => match err.kind() {
-                    ConsumerErrorKind::JetStream(error) => {
-                        self.problem(format!(
-                            "binding `{}`: its consumer cannot be created on stream {stream_name}: {error}",
-                            binding.name
-                        ));
-                        return Ok(None);
-                    }
-                    _ => return Err(ProvisionError::Unavailable(err.to_string())),
-                },
-            },
-        };
-        Ok(Some(Consumer {
-            binding: binding.name.clone(),
-            name,
-            origin: Origin {
-                stream: stream_name.as_str().into(),
-                created: stream.cached_info().created,
-            },
-            ack_wait,
-            config,
-            floor: Arc::default(),
-        }))
+        }
+        self.plan.durables.push(Durable { binding: binding.name.clone(), stream, config });
+        Ok(())
     }
 
     fn consumer_config(&self, binding: &Binding) -> pull::Config {
@@ -204,51 +192,92 @@ impl Site<'_> {
     fn verify(&mut self, binding: &Binding, wanted: &pull::Config, found: &consumer::Info) {
         let name = &found.name;
         let config = &found.config;
-        match config.metadata.get(OWNER) {
-            Some(owner) if *owner == self.manifest.name => {}
-            Some(owner) => {
-                return self.problem(format!(
-                    "consumer {name} belongs to the manifest named `{owner}`: give this manifest another `name`"
-                ));
-            }
-            None => {
-                return self.problem(format!(
-                    "consumer {name} exists and was not made by Pelton: rename binding `{}`, or delete the consumer if nobody needs it",
-                    binding.name
-                ));
-            }
-        }
+        let object = Object::consumer(&found.stream_name, name);
         let start = start_text(binding.start);
-        if let Some(before) = config.metadata.get(START).filter(|before| **before != start) {
+        let adopted = config.metadata.get(OWNER) != Some(&self.manifest.name);
+        if config.deliver_subject.is_some() || config.ack_policy != AckPolicy::Explicit {
+            let floor = found.ack_floor.stream_sequence;
+            return self.problem(format!(
+                "{object} is not a pull consumer with explicit acknowledgements, which Pelton needs, and cannot be made one: give the binding another `name` and `start: {}`, where this one stands",
+                floor + 1
+            ));
+        }
+        let more = [(BINDING, binding.name.clone()), (START, start.clone())];
+        if let Claim::Foreign(owner) = self.claim(&object, &config.metadata, &more) {
+            let problem = match owner {
+                Some(owner) => format!(
+                    "consumer {name} belongs to the manifest named `{owner}`: give this manifest another `name`, or take it over with `--adopt`"
+                ),
+                None => format!(
+                    "consumer {name} exists and was not made by Pelton: rename binding `{}`, take the consumer over with `--adopt`, or delete it if nobody needs it",
+                    binding.name
+                ),
+            };
+            return self.problem(problem);
+        }
+        let before = config.metadata.get(START).filter(|before| **before != start && !adopted);
+        if let Some(before) = before {
             return self.problem(format!(
                 "binding `{}`: `start: {start}` counts for a new consumer only, and {name} was made with `start: {before}`: write that again, or give the binding another name to begin anew",
                 binding.name
             ));
         }
-        if config.deliver_subject.is_some() || config.ack_policy != AckPolicy::Explicit {
-            return self.problem(format!(
-                "consumer {name} was changed by somebody: Pelton needs a pull consumer with explicit acknowledgements"
-            ));
-        }
-        let mut filters = config.filter_subjects.clone();
-        filters.extend(Some(config.filter_subject.clone()).filter(|one| !one.is_empty()));
-        let mut drift = |key: &str, wanted: String, found: String| {
-            if wanted != found {
-                self.findings
-                    .drift
-                    .push(format!("consumer {name}: {key} is {found}, the manifest says {wanted}"));
-            }
-        };
-        drift("subject", binding.subjects.join(", "), filters.join(", "));
-        let show = crate::duration::show;
-        drift("ack_wait", show(wanted.ack_wait), show(config.ack_wait));
-        let pending = config.max_ack_pending.to_string();
-        drift("max_ack_pending", wanted.max_ack_pending.to_string(), pending);
-        drift("max_deliver", "-1".to_owned(), config.max_deliver.to_string());
+        let held = filters(config);
+        let added = binding.subjects.iter().any(|subject| !held.contains(subject));
+        let note = added.then_some(
+            "what was stored under an added subject before this change is not delivered",
+        );
+        self.differ(&object, differences(binding, wanted, config), note);
     }
 }
 
-fn start_text(start: Start) -> String {
+fn filters(config: &consumer::Config) -> Vec<String> {
+    let mut filters = config.filter_subjects.clone();
+    filters.extend(Some(config.filter_subject.clone()).filter(|one| !one.is_empty()));
+    filters
+}
+
+/// Where a durable differs from what Pelton needs it to be. It is Pelton's own: what the manifest
+/// leaves open has its default.
+fn differences(
+    binding: &Binding,
+    wanted: &pull::Config,
+    found: &consumer::Config,
+) -> Vec<Difference> {
+    let subjects = set("subject", &binding.subjects, &filters(found)).map(|differs| {
+        let (one, several) = match binding.subjects.as_slice() {
+            [one] => (json!(one), Value::Null),
+            several => (Value::Null, json!(several)),
+        };
+        Difference { set: vec![("filter_subject", one), ("filter_subjects", several)], ..differs }
+    });
+    let mut all = Vec::from_iter(subjects);
+    let mut compare = |key, (new, value): (String, Value), old: String| {
+        if old != new {
+            all.push(Difference::new(key, old, new, value));
+        }
+    };
+    let number = |number: i64| (number.to_string(), json!(number));
+    let show = crate::duration::show;
+    compare("ack_wait", span(wanted.ack_wait), show(found.ack_wait));
+    let pending = found.max_ack_pending.to_string();
+    compare("max_ack_pending", number(wanted.max_ack_pending), pending);
+    compare("max_deliver", number(wanted.max_deliver), found.max_deliver.to_string());
+    // What would come between the server and a pull, or end the durable, on one that was adopted.
+    let backoff: Vec<String> = found.backoff.iter().copied().map(show).collect();
+    compare("backoff", (String::new(), Value::Null), backoff.join(", "));
+    let off = || ("false".to_owned(), Value::Null);
+    compare("headers_only", off(), found.headers_only.to_string());
+    let never = || ("0s".to_owned(), Value::Null);
+    compare("inactive_threshold", never(), show(found.inactive_threshold));
+    compare("max_expires", never(), show(found.max_expires));
+    let no_limit = || ("0".to_owned(), Value::Null);
+    compare("max_batch", no_limit(), found.max_batch.to_string());
+    compare("max_bytes", no_limit(), found.max_bytes.to_string());
+    all
+}
+
+pub(super) fn start_text(start: Start) -> String {
     match start {
         Start::All => "all".to_owned(),
         Start::New => "new".to_owned(),
@@ -274,7 +303,7 @@ pub(in crate::nats) async fn find(
     match handle.consumer_info(name).await {
         Ok(info) => Ok(Some(info)),
         Err(err) => match err.kind() {
-            ConsumerInfoErrorKind::NotFound => Ok(None),
+            ConsumerInfoErrorKind::NotFound | ConsumerInfoErrorKind::StreamNotFound => Ok(None),
             ConsumerInfoErrorKind::JetStream(error)
                 if matches!(
                     error.error_code(),

@@ -1,72 +1,195 @@
-//! Streams: those the manifest lists, the dead letters, the ledger's bucket.
+//! Streams: those the manifest lists, the dead letters, and what buckets are made of.
 
-use std::{collections::HashMap, time::Duration};
+use std::collections::HashMap;
 
 use async_nats::jetstream::{
-    self, ErrorCode,
-    context::{CreateStreamErrorKind, GetStreamErrorKind},
-    stream::{Config, DiscardPolicy, Info, RetentionPolicy, StorageType, Stream},
+    ErrorCode,
+    context::GetStreamErrorKind,
+    stream::{Config, Info, RetentionPolicy, StorageType, Stream},
 };
+use serde_json::json;
 
-use super::{DIGEST, OWNER, ProvisionError, Provisioning, Site};
+use super::{
+    Adoption, DIGEST, OWNER, ProvisionError,
+    change::{Change, Difference},
+    compare::{differences, discard_policy, place_of, retention_policy, storage_type},
+    plan::{Deed, Object, Step},
+    site::Site,
+};
 use crate::{
-    manifest::{self, Discard, Retention, Storage},
+    manifest::{self, defaults},
     nats::connect::Connection,
 };
 
-/// `duplicate_window` of the streams that Pelton owns.
-const OWNED_WINDOW: Duration = Duration::from_secs(10 * 60);
+/// Whose an object is.
+pub(super) enum Claim {
+    /// This manifest's, or it will be.
+    Ours,
+    /// Another manifest's, or nobody's.
+    Foreign(Option<String>),
+}
+
 impl Site<'_> {
     pub(super) async fn listed_stream(
         &mut self,
         spec: &manifest::Stream,
     ) -> Result<(), ProvisionError> {
-        match self.stream_info(&spec.name).await? {
-            Some(info) => {
-                let drift = differences(spec, &info.config);
-                self.findings
-                    .drift
-                    .extend(drift.into_iter().map(|what| format!("stream {}: {what}", spec.name)));
-                Ok(())
+        let Some(info) = self.stream_info(&spec.name).await? else {
+            let config = self.listed_config(spec);
+            self.create_stream(config);
+            return Ok(());
+        };
+        let object = Object::stream(&spec.name);
+        let replicas = spec.num_replicas.or_else(|| self.replicas_written());
+        let differences = differences(spec, replicas.map(|count| count.get()), &info.config);
+        let mut subjects = &info.config.subjects;
+        match self.claim(&object, &info.config.metadata, &[]) {
+            Claim::Ours => {
+                if self.changes {
+                    subjects = &spec.subjects;
+                }
+                self.differ(&object, differences, None);
             }
-            None => {
-                let config = self.listed_config(spec);
-                self.create_stream(config).await.map(drop)
+            Claim::Foreign(owner) if !differences.is_empty() => {
+                let why = owner.map_or_else(
+                    || "it was not made by Pelton".to_owned(),
+                    |owner| format!("it belongs to the manifest named `{owner}`"),
+                );
+                let fields = differences.into_iter().map(|differs| differs.field).collect();
+                let way_out = "take it over with `--adopt`, or write what it has".to_owned();
+                self.step(Step::Refused { object, fields, why, way_out }, Deed::None);
             }
+            Claim::Foreign(_) => {}
         }
+        self.after.insert(spec.name.clone(), subjects.clone());
+        Ok(())
     }
 
     pub(super) async fn dead_letter_stream(&mut self) -> Result<(), ProvisionError> {
         let spec = &self.manifest.dead_letter;
         let letters = format!("{}.>", spec.subject);
+        let redrive = format!("redrive.{}.>", self.manifest.name);
         let Some(info) = self.stream_info(&spec.stream).await? else {
-            let redrive = format!("redrive.{}.>", self.manifest.name);
             let config = Config {
                 subjects: vec![letters, redrive],
                 allow_direct: true,
                 ..self.owned_config(&spec.stream)
             };
-            return self.create_stream(config).await.map(drop);
+            self.create_stream(config);
+            return Ok(());
         };
-        let holds = info
-            .config
-            .subjects
-            .iter()
-            .any(|held| crate::subject::matches(held, &format!("{}.binding", spec.subject)));
-        if !holds {
-            self.problem(format!(
-                "stream {} exists but does not hold `{letters}`, where dead letters go: add the subject, or name another stream under `dead_letter`",
-                spec.stream
-            ));
-        } else if info.config.retention != RetentionPolicy::Limits {
+        let config = info.config;
+        if config.retention != RetentionPolicy::Limits {
             self.problem(format!(
                 "stream {} would drop dead letters: its retention must be `limits`",
                 spec.stream
             ));
-        } else {
-            self.check_owner(&spec.stream, &info.config.metadata);
+            return Ok(());
+        }
+        let held = |subject: &str| {
+            let subject = subject.replace('>', "binding");
+            config.subjects.iter().any(|held| crate::subject::matches(held, &subject))
+        };
+        let missing: Vec<&String> = [&letters, &redrive].into_iter().filter(|s| !held(s)).collect();
+        let object = Object::stream(&spec.stream);
+        let ours = self.owned(&object, &config.metadata);
+        if !held(&letters) && (!ours || !self.changes) {
+            let way_out = if ours {
+                "`pelton apply` adds the subject"
+            } else {
+                "add the subject, or name another stream under `dead_letter`"
+            };
+            self.problem(format!(
+                "stream {} exists but does not hold `{letters}`, where dead letters go: {way_out}",
+                spec.stream
+            ));
+        } else if ours {
+            let mut differences = self.replicas(&config);
+            if !missing.is_empty() {
+                let mut all = config.subjects.clone();
+                all.extend(missing.into_iter().cloned());
+                let (old, new) = (config.subjects.join(", "), all.join(", "));
+                differences.push(Difference::new("subjects", old, new, json!(all)));
+            }
+            self.differ(&object, differences, None);
         }
         Ok(())
+    }
+
+    /// Whose an object is; what is not ours is taken over when that was asked for.
+    pub(super) fn claim(
+        &mut self,
+        object: &Object,
+        metadata: &HashMap<String, String>,
+        more: &[(&'static str, String)],
+    ) -> Claim {
+        let name = &self.manifest.name;
+        let owner = metadata.get(OWNER);
+        if owner == Some(name) {
+            return Claim::Ours;
+        }
+        if self.adoption == Adoption::Refuse {
+            return Claim::Foreign(owner.cloned());
+        }
+        let mut ours = vec![(OWNER, name.clone()), (DIGEST, self.manifest.digest.clone())];
+        ours.extend_from_slice(more);
+        let step = Step::Adopt { object: object.clone(), owner: owner.cloned() };
+        self.step(step, Deed::Update(Change::metadata(ours)));
+        Claim::Ours
+    }
+
+    /// Whether a stream that Pelton uses for itself may be changed by this manifest. One that
+    /// nobody claims may be used, one of another manifest may not.
+    pub(super) fn owned(&mut self, object: &Object, metadata: &HashMap<String, String>) -> bool {
+        match self.claim(object, metadata, &[]) {
+            Claim::Ours => true,
+            Claim::Foreign(None) => false,
+            Claim::Foreign(Some(owner)) => {
+                self.problem(format!(
+                    "{object} belongs to the manifest named `{owner}`: give this manifest another `name`, or take it over with `--adopt`"
+                ));
+                false
+            }
+        }
+    }
+
+    /// Steps for what differs: what can be changed together, what cannot each with its reason.
+    pub(super) fn differ(
+        &mut self,
+        object: &Object,
+        differences: Vec<Difference>,
+        note: Option<&'static str>,
+    ) {
+        let (fixed, free): (Vec<_>, Vec<_>) =
+            differences.into_iter().partition(|differs| differs.fixed.is_some());
+        if !free.is_empty() {
+            let fields = free.iter().map(|differs| differs.field.clone()).collect();
+            let step = Step::Change { object: object.clone(), fields, note };
+            self.step(step, Deed::Update(Change::fields(free)));
+        }
+        for Difference { field, fixed, .. } in fixed {
+            let step = Step::Refused {
+                object: object.clone(),
+                fields: vec![field],
+                why: fixed.unwrap_or_default().to_owned(),
+                way_out: MAKE_ANEW.to_owned(),
+            };
+            self.step(step, Deed::None);
+        }
+    }
+
+    /// `defaults.num_replicas`, unless it is what one gets without.
+    fn replicas_written(&self) -> Option<std::num::NonZeroUsize> {
+        Some(self.manifest.num_replicas).filter(|count| count.get() > 1)
+    }
+
+    /// Where the copies of a stream that Pelton owns are not as many as the manifest says.
+    pub(super) fn replicas(&self, found: &Config) -> Vec<Difference> {
+        let Some(wanted) = self.replicas_written() else { return Vec::new() };
+        let (wanted, found) = (wanted.get(), found.num_replicas);
+        let differs =
+            Difference::new("num_replicas", found.to_string(), wanted.to_string(), json!(wanted));
+        if wanted == found { Vec::new() } else { vec![differs] }
     }
 
     /// What Pelton makes for itself: kept on disk, owned by name.
@@ -76,7 +199,7 @@ impl Site<'_> {
             description: Some(format!("made by Pelton for {}", self.manifest.name)),
             storage: StorageType::File,
             num_replicas: self.manifest.num_replicas.get(),
-            duplicate_window: OWNED_WINDOW,
+            duplicate_window: defaults::DUPLICATE_WINDOW,
             metadata: self.metadata(),
             ..Config::default()
         }
@@ -84,8 +207,6 @@ impl Site<'_> {
 
     fn listed_config(&self, spec: &manifest::Stream) -> Config {
         let count = |value: Option<u64>| value.map_or(-1, |v| i64::try_from(v).unwrap_or(i64::MAX));
-        let window =
-            spec.duplicate_window.or_else(|| spec.max_age.map(|age| age.min(OWNED_WINDOW)));
         let mut config = Config {
             name: spec.name.clone(),
             subjects: spec.subjects.clone(),
@@ -94,7 +215,7 @@ impl Site<'_> {
             max_bytes: count(spec.max_bytes),
             max_messages: count(spec.max_msgs),
             max_messages_per_subject: count(spec.max_msgs_per_subject),
-            duplicate_window: window.unwrap_or(OWNED_WINDOW),
+            duplicate_window: spec.window(),
             allow_direct: spec.allow_direct.unwrap_or(true),
             metadata: self.metadata(),
             ..Config::default()
@@ -108,10 +229,7 @@ impl Site<'_> {
         if let Some(discard) = spec.discard {
             config.discard = discard_policy(discard);
         }
-        config.placement = spec.placement.as_ref().map(|place| jetstream::stream::Placement {
-            cluster: place.cluster.clone(),
-            tags: place.tags.clone(),
-        });
+        config.placement = spec.placement.as_ref().map(place_of);
         config
     }
 
@@ -127,47 +245,16 @@ impl Site<'_> {
         Ok(found.map(|stream| stream.cached_info().clone()))
     }
 
-    /// Whether it is there now.
-    pub(super) async fn create_stream(&mut self, config: Config) -> Result<bool, ProvisionError> {
-        let name = config.name.clone();
-        if self.mode == Provisioning::VerifyOnly {
-            self.problem(format!("stream {name} does not exist: run once without --no-provision"));
-            return Ok(false);
-        }
-        let what = format!("stream {name} ({})", config.subjects.join(", "));
-        match self.context().create_stream(config).await {
-            Ok(_) => {
-                self.findings.created.push(what);
-                Ok(true)
-            }
-            Err(err) => match err.kind() {
-                // Another runner of the same manifest was faster.
-                CreateStreamErrorKind::JetStream(error)
-                    if error.error_code() == ErrorCode::STREAM_NAME_EXIST =>
-                {
-                    Ok(true)
-                }
-                CreateStreamErrorKind::JetStream(error) => {
-                    self.problem(format!("stream {name} cannot be created: {error}"));
-                    Ok(false)
-                }
-                _ => Err(ProvisionError::Unavailable(err.to_string())),
-            },
-        }
-    }
-
-    pub(super) fn check_owner(&mut self, object: &str, metadata: &HashMap<String, String>) {
-        match metadata.get(OWNER) {
-            Some(owner) if *owner != self.manifest.name => {
-                let problem = format!(
-                    "stream {object} belongs to the manifest named `{owner}`: give this manifest another `name`"
-                );
-                self.problem(problem);
-            }
-            _ => {}
-        }
+    pub(super) fn create_stream(&mut self, config: Config) {
+        self.after.insert(config.name.clone(), config.subjects.clone());
+        let detail = config.subjects.join(", ");
+        let step = Step::Create { object: Object::stream(&config.name), detail };
+        self.step(step, Deed::CreateStream(Box::new(config)));
     }
 }
+
+/// What to do about a stream whose kind cannot be changed.
+const MAKE_ANEW: &str = "write what it has; or make it anew: delete it, its events with it, and apply again; or list a stream of another name";
 
 pub(in crate::nats) async fn find_stream(
     connection: &Connection,
@@ -183,62 +270,5 @@ pub(in crate::nats) async fn find_stream(
             }
             _ => Err(ProvisionError::Unavailable(err.to_string())),
         },
-    }
-}
-
-/// Where an existing stream differs from what the manifest writes; what it leaves open is free.
-fn differences(spec: &manifest::Stream, found: &Config) -> Vec<String> {
-    let mut drift = Vec::new();
-    let mut compare = |key: &str, wanted: Option<String>, found: String| {
-        if let Some(wanted) = wanted.filter(|wanted| *wanted != found) {
-            drift.push(format!("{key} is {found}, the manifest says {wanted}"));
-        }
-    };
-    let number = |value: Option<u64>| value.map(|v| v.to_string());
-    let age = |value: Option<Duration>| value.map(crate::duration::show);
-    let mut wanted = spec.subjects.clone();
-    let mut held = found.subjects.clone();
-    wanted.sort();
-    held.sort();
-    compare("subjects", Some(wanted.join(", ")), held.join(", "));
-    compare("max_age", age(spec.max_age), crate::duration::show(found.max_age));
-    let window = crate::duration::show(found.duplicate_window);
-    compare("duplicate_window", age(spec.duplicate_window), window);
-    compare("max_bytes", number(spec.max_bytes), found.max_bytes.to_string());
-    compare("max_msgs", number(spec.max_msgs), found.max_messages.to_string());
-    let per_subject = found.max_messages_per_subject.to_string();
-    compare("max_msgs_per_subject", number(spec.max_msgs_per_subject), per_subject);
-    let replicas = spec.num_replicas.map(|count| count.to_string());
-    compare("num_replicas", replicas, found.num_replicas.to_string());
-    let direct = spec.allow_direct.map(|allow| allow.to_string());
-    compare("allow_direct", direct, found.allow_direct.to_string());
-    let retention = spec.retention.map(|kind| format!("{:?}", retention_policy(kind)));
-    compare("retention", retention, format!("{:?}", found.retention));
-    let storage = spec.storage.map(|kind| format!("{:?}", storage_type(kind)));
-    compare("storage", storage, format!("{:?}", found.storage));
-    let discard = spec.discard.map(|kind| format!("{:?}", discard_policy(kind)));
-    compare("discard", discard, format!("{:?}", found.discard));
-    drift
-}
-
-const fn retention_policy(retention: Retention) -> RetentionPolicy {
-    match retention {
-        Retention::Limits => RetentionPolicy::Limits,
-        Retention::Interest => RetentionPolicy::Interest,
-        Retention::Workqueue => RetentionPolicy::WorkQueue,
-    }
-}
-
-const fn storage_type(storage: Storage) -> StorageType {
-    match storage {
-        Storage::File => StorageType::File,
-        Storage::Memory => StorageType::Memory,
-    }
-}
-
-const fn discard_policy(discard: Discard) -> DiscardPolicy {
-    match discard {
-        Discard::Old => DiscardPolicy::Old,
-        Discard::New => DiscardPolicy::New,
     }
 }
