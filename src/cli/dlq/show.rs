@@ -5,7 +5,7 @@ use std::{
     process::ExitCode,
 };
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::{Failure, Which, list::described};
 use crate::cli::{
@@ -61,17 +61,10 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
 }
 
 fn whole(letter: &StoredLetter) -> Value {
-    let mut value = described(letter);
-    let headers: Vec<Value> =
-        letter.headers.iter().map(|(name, value)| serde_json::json!([name, value])).collect();
-    value["headers"] = headers.into();
-    value["payload"] =
-        match (serde_json::from_slice(&letter.data), std::str::from_utf8(&letter.data)) {
-            (Ok(json), _) => json,
-            (_, Ok(text)) => text.into(),
-            _ => Value::Null,
-        };
-    value
+    let headers: Vec<_> = letter.headers.iter().collect();
+    let text = std::str::from_utf8(&letter.data).ok();
+    let payload = serde_json::from_slice(&letter.data).ok().or_else(|| text.map(Value::from));
+    json!({ "letter": described(letter), "headers": headers, "payload": payload })
 }
 
 fn text(letter: &StoredLetter) -> String {
@@ -86,7 +79,9 @@ fn text(letter: &StoredLetter) -> String {
         letter.get("event-time"),
         letter.lives() + 1,
     );
-    let cell = |attempt: &Value, key: &str| attempt[key].as_str().unwrap_or_default().to_owned();
+    let cell = |attempt: &Value, key: &str| {
+        attempt.get(key).and_then(Value::as_str).unwrap_or_default().to_owned()
+    };
     let rows: Vec<Vec<String>> = letter
         .attempts()
         .iter()
