@@ -89,7 +89,8 @@ async fn what_is_missing_is_shown_then_created() {
         "+ stream T_DLQ (dlq.t.>, redrive.t.>)",
         "+ stream KV_T_ATTEMPTS ($KV.T_ATTEMPTS.>)",
         "+ consumer t-echo on stream IN (start: all)",
-        "5 changes",
+        "+ consumer t-echo-redrive on stream T_DLQ (what comes back to echo)",
+        "6 changes",
     ] {
         assert!(said.lines().any(|said| said == line), "{line}: {said}");
     }
