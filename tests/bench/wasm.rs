@@ -89,10 +89,11 @@ async fn main() {
         "component", "deserialize", "and ready", "pelton", "ratio"
     );
     // What all functions share is made once for a program.
-    let first = handler(&guests[0].file);
+    let metrics = Metrics::new().expect("metrics");
+    let first = handler(&guests[0].file, &metrics);
     first.start().await.expect("the component starts");
     for (guest, calls) in guests.iter().zip(&mut report) {
-        calls["load"] = loads(guest, rounds * 10).await;
+        calls["load"] = loads(guest, &metrics, rounds * 10).await;
     }
     drop(first);
     let report = serde_json::json!({
@@ -141,7 +142,7 @@ async fn calls(bench: &Bench, guest: &Guest, rounds: usize) -> serde_json::Value
     })
 }
 
-async fn loads(guest: &Guest, rounds: usize) -> serde_json::Value {
+async fn loads(guest: &Guest, metrics: &Metrics, rounds: usize) -> serde_json::Value {
     let bare = Bare::new(&guest.file);
     let mut runs = Vec::new();
     for _ in 0..rounds {
@@ -154,7 +155,7 @@ async fn loads(guest: &Guest, rounds: usize) -> serde_json::Value {
         black_box(Sha256::digest(fs::read(&guest.file).expect("the component")));
         let digest = micros(began.elapsed());
         let began = Instant::now();
-        let handler = handler(&guest.file);
+        let handler = handler(&guest.file, metrics);
         handler.start().await.expect("the component starts");
         let pelton = micros(began.elapsed());
         runs.push([deserialized, ready, digest, pelton]);
@@ -171,7 +172,7 @@ async fn loads(guest: &Guest, rounds: usize) -> serde_json::Value {
     })
 }
 
-fn handler(file: &Path) -> std::sync::Arc<dyn Handler> {
+fn handler(file: &Path, metrics: &Metrics) -> std::sync::Arc<dyn Handler> {
     let component = Component {
         file: file.to_owned(),
         allow: Allow::default(),
@@ -188,8 +189,8 @@ fn handler(file: &Path) -> std::sync::Arc<dyn Handler> {
         memory_limit: None,
         cpu_limit: None,
     };
-    let metrics = Metrics::new().expect("metrics").workers("f");
-    build(&function, NonZeroUsize::MIN, metrics, &Natives::new()).expect("it can be built")
+    build(&function, NonZeroUsize::MIN, metrics.workers("f"), &Natives::new())
+        .expect("it can be built")
 }
 
 /// Where everything runs, with a stream of events.
