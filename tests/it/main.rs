@@ -23,6 +23,7 @@ mod dlq;
 mod drain;
 mod faults;
 mod house;
+mod idle;
 mod manifest;
 mod metrics;
 mod ordered;

@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that cannot go on fails")]
 
 mod cgroups;
-mod components;
+pub(crate) mod components;
 mod conformance;
 mod faults;
 #[cfg(feature = "wasm")]
