@@ -17,7 +17,7 @@ use crate::{
     cloudevents,
     event::{Cause, Event, State, Verdict},
     handler::{Call, Company, Fault, NonEmpty, Reply},
-    outputs::{self, LIFE_HEADER, Provenance},
+    outputs::{self, Provenance},
     redrive,
     settle::{Admission, End, Letter, Outcome, Record, admit},
     source::{Lease, Ledger, Sink},
@@ -193,7 +193,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
         let event = cloudevents::unpack(passage.event.clone());
         let mut event =
             event.map_err(|reason| End::Reject { cause: Cause::Undecodable, reason })?;
-        if event.headers.get(LIFE_HEADER).is_some() {
+        if passage.came_back() {
             event.headers.retain(|name| !redrive::is_of_letters(name));
         }
         let waited = OffsetDateTime::now_utc() - event.time;

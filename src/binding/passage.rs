@@ -58,6 +58,11 @@ impl<C> Passage<C> {
 }
 
 impl<C> Passage<C> {
+    /// Whether it came back from the dead letters.
+    pub(super) const fn came_back(&self) -> bool {
+        self.place.is_some()
+    }
+
     /// Under which origin and sequence its record is kept.
     pub(super) fn place(&self) -> (&Origin, u64) {
         self.place.as_ref().map_or((&self.origin, self.event.id.sequence), |(origin, sequence)| {

@@ -123,8 +123,11 @@ impl Comebacks {
     }
 
     async fn wait(&mut self) {
-        let name = &self.binding.name;
-        if self.waiting.wait_for(|waiting| waiting.contains(name)).await.is_err() {
+        let Binding { name, renamed_from, .. } = &self.binding;
+        let mine = |waiting: &BTreeSet<String>| {
+            std::iter::once(name).chain(renamed_from).any(|name| waiting.contains(name))
+        };
+        if self.waiting.wait_for(mine).await.is_err() {
             // Nobody looks any more.
             std::future::pending::<()>().await;
         }

@@ -1,6 +1,6 @@
 //! The dead letters of a manifest as they are stored: read, sent again, thrown away.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, RawMessageErrorKind, Stream};
 use bytes::Bytes;
@@ -17,7 +17,7 @@ use super::{
 use crate::{
     event::Headers,
     letter::PREFIX,
-    manifest::Manifest,
+    manifest::{Binding, Manifest},
     redrive,
     source::{Sink, Stored},
     subject,
@@ -32,6 +32,8 @@ pub struct Letters {
     prefix: String,
     /// `redrive.<name>.`
     redrive: String,
+    /// The bindings there are, by each name that their letters may have.
+    heirs: BTreeMap<String, String>,
 }
 
 /// A dead letter.
@@ -141,6 +143,7 @@ impl Letters {
             stream,
             prefix: format!("{}.", spec.subject),
             redrive: format!("redrive.{}.", manifest.name),
+            heirs: manifest.bindings.iter().flat_map(names).collect(),
         })
     }
 
@@ -180,6 +183,13 @@ impl Letters {
         }
     }
 
+    /// The binding that a letter's event goes to when it is sent again: the one that gave it up, by
+    /// the name it has now; `None` when there is no such binding any more.
+    #[must_use]
+    pub fn heir(&self, letter: &StoredLetter) -> Option<&str> {
+        self.heirs.get(&letter.binding).map(String::as_str)
+    }
+
     /// Sends a letter's event again to the binding that gave it up, with another payload if one is
     /// given, and takes the letter away once that is stored. Doing it twice sends once.
     ///
@@ -192,7 +202,9 @@ impl Letters {
     ) -> Result<Stored, String> {
         let created = self.stream.cached_info().created.unix_timestamp_nanos();
         let id = format!("redrive:{created}:{}:{}", letter.sequence, letter.lives());
-        let subject = format!("{}{}", self.redrive, letter.binding);
+        let heir = self.heir(letter);
+        let heir = heir.ok_or_else(|| format!("there is no binding `{}`", letter.binding))?;
+        let subject = format!("{}{heir}", self.redrive);
         let original = edited.is_some().then_some(&letter.data);
         let data = edited.clone().unwrap_or_else(|| letter.data.clone());
         let message = redrive::write(&letter.headers, data, original, &subject, id);
@@ -216,6 +228,12 @@ impl Letters {
     }
 }
 
+/// A binding's own name by each name it goes by.
+fn names(binding: &Binding) -> impl Iterator<Item = (String, String)> {
+    let names = std::iter::once(&binding.name).chain(&binding.renamed_from);
+    names.map(|name| (name.clone(), binding.name.clone()))
+}
+
 impl Connection {
     /// Keeps the consumers of a binding from being delivered to, for so long; `None` lets them go on.
     ///
@@ -224,7 +242,7 @@ impl Connection {
     pub async fn pause(
         &self,
         manifest: &Manifest,
-        binding: &crate::manifest::Binding,
+        binding: &Binding,
         span: Option<Duration>,
     ) -> Result<(), ProvisionError> {
         let stream = match (&binding.stream, binding.subjects.first()) {
@@ -243,7 +261,8 @@ impl Connection {
         };
         let until = span.map(|span| OffsetDateTime::now_utc() + span);
         let comebacks = (manifest.dead_letter.stream.clone(), format!("{durable}-redrive"));
-        for (stream, durable) in [(stream, durable), comebacks] {
+        // That which may be missing first, so that nothing is paused by half.
+        for (stream, durable) in [comebacks, (stream, durable)] {
             self.pause_one(&stream, &durable, until).await?;
         }
         Ok(())

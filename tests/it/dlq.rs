@@ -251,6 +251,38 @@ async fn what_comes_back_survives_a_kill() {
     assert_eq!(bench.runner.sigterm().await.code(), Some(0));
 }
 
+/// Letters of a binding that was renamed, and what was sent again before, go to it; those of one
+/// that is gone stay.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_renamed_binding_gave_up_comes_back_to_it() {
+    let mut bench = bench("", 2).await;
+    assert_eq!(bench.runner.sigterm().await.code(), Some(0));
+    bench.mend();
+    let first = bench.listed(&[]).await[0]["sequence"].to_string();
+    let (code, _, told) = bench.pelton(&["dlq", "redrive", &first]).await;
+    assert_eq!(code, 0, "{told}");
+    let rename = |old: &str| {
+        bench.site.manifest(&format!(
+            "functions:\n  f: {{ run: f.py, env: {{ SITE: \"${{SITE}}\" }} }}\nbindings:\n  - {{ name: g, subject: in.>, function: f, publish: out.f{old} }}\n"
+        ));
+    };
+    rename("");
+    let (code, _, told) = bench.pelton(&["dlq", "redrive"]).await;
+    assert_eq!(code, 1, "{told}");
+    assert!(told.contains("renamed_from: f"), "{told}");
+    assert_eq!(bench.streams.count("T_DLQ").await, 2);
+    rename(", renamed_from: f");
+    let (code, said, told) = bench.pelton(&["apply", "--yes"]).await;
+    assert_eq!(code, 0, "{said}{told}");
+    let (code, _, told) = bench.pelton(&["dlq", "redrive"]).await;
+    assert_eq!(code, 0, "{told}");
+    let mut runner = Runner::start(&bench.site, &bench.server).await;
+    bench.wait_empty().await;
+    let outputs = bench.outputs().await;
+    assert_eq!((outputs.len(), outputs.values().sum::<usize>()), (10, 10), "{outputs:?}");
+    assert_eq!(runner.sigterm().await.code(), Some(0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_paused_binding_gets_nothing_until_it_is_resumed() {
     let mut bench = bench("", 1).await;

@@ -36,11 +36,15 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let found = args.which.find().await?;
-    let (ready, left): (Vec<_>, Vec<_>) =
-        found.all().await?.into_iter().partition(|letter| obstacle(letter, args.force).is_none());
-    for letter in &left {
-        let why = obstacle(letter, args.force).unwrap_or_default();
-        eprintln!("dead letter {} stays: {why}", letter.sequence);
+    let (mut ready, mut left) = (Vec::new(), 0);
+    for letter in found.all().await? {
+        match obstacle(&found, &letter, args.force) {
+            None => ready.push(letter),
+            Some(why) => {
+                eprintln!("dead letter {} stays: {why}", letter.sequence);
+                left += 1;
+            }
+        }
     }
     if args.edit && ready.len() != 1 {
         return Err(Failure::Usage(format!(
@@ -50,19 +54,26 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     }
     if args.dry_run {
         for letter in &ready {
-            let (binding, event) = (&letter.binding, letter.event());
+            let binding = found.letters.heir(letter).unwrap_or_default();
+            let event = letter.event();
             say!("dead letter {} would go to {binding} again: {event}", letter.sequence);
         }
         say!("{} would be sent again", letters(ready.len()));
-        return Ok(code(&left));
+        return Ok(code(left));
     }
     let sent = send(&found, &ready, args.edit, args.rate).await?;
     say!("{} sent again", letters(sent));
-    Ok(code(&left))
+    Ok(code(left))
 }
 
 /// What keeps a letter from being sent again, for people.
-fn obstacle(letter: &StoredLetter, force: bool) -> Option<String> {
+fn obstacle(found: &Found, letter: &StoredLetter, force: bool) -> Option<String> {
+    if found.letters.heir(letter).is_none() {
+        return Some(format!(
+            "the manifest has no binding `{}` any more; if it has another name now, that binding wants `renamed_from: {}`",
+            letter.binding, letter.binding
+        ));
+    }
     if letter.is_without_payload() {
         return Some(format!(
             "its payload had no room and stayed in {}; publish that again where it belongs",
@@ -92,17 +103,24 @@ async fn send(
         // Somebody else may have sent it meanwhile.
         let Some(letter) = found.again(known.sequence).await? else { continue };
         let changed = if edited { edit(&letter)? } else { None };
+        let was_changed = changed.is_some();
         let stored = found.letters.redrive(&letter, changed).await.map_err(|why| {
             Failure::Problem(format!("dead letter {}: {why} ({sent} were sent)", letter.sequence))
         })?;
         sent += usize::from(stored == Stored::New);
+        if was_changed && stored == Stored::Duplicate {
+            eprintln!(
+                "dead letter {} was sent before, as it was: the change is lost",
+                letter.sequence
+            );
+        }
     }
     bar.finish_and_clear();
     Ok(sent)
 }
 
-fn code(left: &[StoredLetter]) -> ExitCode {
-    if left.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+fn code(left: usize) -> ExitCode {
+    if left == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 fn rate(text: &str) -> Result<f64, String> {

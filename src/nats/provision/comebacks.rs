@@ -30,9 +30,13 @@ impl Consumer {
     /// Takes away what a runner acknowledged and, killed, did not take away itself.
     pub(in crate::nats) async fn sweep(&self, connection: &Connection, stream: &Stream<()>) {
         let Ok(Some(info)) = self.info(connection).await else { return };
-        let purge = stream.purge().filter(&info.config.filter_subject);
-        if let Err(err) = purge.sequence(info.ack_floor.stream_sequence + 1).await {
-            debug!(%err, consumer = self.name, "events that are dealt with were left behind");
+        let config = info.config;
+        let subjects = config.filter_subjects.iter().chain([&config.filter_subject]);
+        for subject in subjects.filter(|subject| !subject.is_empty()) {
+            let purge = stream.purge().filter(subject);
+            if let Err(err) = purge.sequence(info.ack_floor.stream_sequence + 1).await {
+                debug!(%err, consumer = self.name, "events that are dealt with were left behind");
+            }
         }
     }
 }
@@ -52,15 +56,22 @@ impl Site<'_> {
         Ok(())
     }
 
+    /// What was sent to a binding's former name comes to it as well.
     fn comeback_config(&self, binding: &Binding) -> pull::Config {
         let name = &self.manifest.name;
+        let subject = |binding: &String| format!("redrive.{name}.{binding}");
+        let (filter_subject, filter_subjects) = match &binding.renamed_from {
+            None => (subject(&binding.name), Vec::new()),
+            Some(old) => (String::new(), vec![subject(&binding.name), subject(old)]),
+        };
         pull::Config {
             durable_name: Some(format!("{name}-{}-redrive", binding.name)),
             description: Some(format!("redriven events of binding {} of {name}", binding.name)),
             ack_policy: AckPolicy::Explicit,
             ack_wait: ACK_WAIT,
             max_deliver: -1,
-            filter_subject: format!("redrive.{name}.{}", binding.name),
+            filter_subject,
+            filter_subjects,
             metadata: HashMap::from([
                 (OWNER.to_owned(), name.clone()),
                 (BINDING.to_owned(), binding.name.clone()),
