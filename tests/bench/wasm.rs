@@ -85,8 +85,8 @@ async fn main() {
     }
     println!("\nµs to load compiled code, median of {} rounds", rounds * 10);
     println!(
-        "{:<12} {:>12} {:>12} {:>12} {:>7}",
-        "component", "deserialize", "and ready", "pelton", "ratio"
+        "{:<12} {:>11} {:>9} {:>9} {:>9} {:>12}",
+        "component", "deserialize", "ready", "digest", "pelton", "minus digest"
     );
     // What all functions share is made once for a program.
     let metrics = Metrics::new().expect("metrics");
