@@ -23,7 +23,8 @@ async fn idle(components: usize, file: Option<PathBuf>) -> (Runner, NatsServer, 
             _ => "exec: [cat]".to_owned(),
         };
         writeln!(functions, "  f{n}: {{ {function} }}").expect("text");
-        writeln!(bindings, "  - {{ subject: in.{n}, function: f{n} }}").expect("text");
+        writeln!(bindings, "  - {{ subject: in.{n}, function: f{n}, retry: {{ attempts: 1 }} }}")
+            .expect("text");
     }
     let site = Site::with(&format!("functions:\n{functions}bindings:\n{bindings}"));
     site.file("f.py", "def handle(event, context):\n    return None\n");
