@@ -77,6 +77,11 @@ test: need-rust need-node setup shop peers ## every test: Rust against a real na
 	$(call say,tests of the shims)
 	$(PYTHON) -m unittest discover tests/shims
 
+.PHONY: faults
+faults: need-rust need-node setup ## the fault suite in full size (12 minutes); ONLY=name EVENTS=n KILLS=n SEED=n
+	$(call say,faults under load)
+	PELTON_FAULTS=full $(CARGO) test $(LOCKED) --test it -- 'chaos::$(ONLY)' --nocapture --test-threads 1
+
 .PHONY: bench
 bench: need-rust need-node setup ## benchmarks, release build; BENCH=name runs one
 	$(call say,cargo bench (a release build first))
