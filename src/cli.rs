@@ -22,13 +22,16 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     process::ExitCode,
+    sync::Arc,
+    time::Duration,
 };
 
 use clap::{Parser, Subcommand};
 
 use pelton::{
     manifest::{Loaded, Manifest},
-    nats::{ConnectionError, ProvisionError},
+    metrics::Metrics,
+    nats::{Connection, ConnectionError, ProvisionError},
     runner::RunError,
 };
 
@@ -182,6 +185,9 @@ impl From<RunError> for Failure {
     }
 }
 
+/// How long verbs that end by themselves wait for NATS.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// The manifest to use when none is named.
 const DEFAULT_FILE: &str = "pelton.yaml";
 
@@ -202,6 +208,17 @@ fn load(file: Option<&Path>) -> Result<Loaded, Failure> {
         eprintln!("{warning}");
     }
     Ok(loaded)
+}
+
+/// Connects as a manifest says; gives up after a while.
+async fn connect(manifest: &Manifest) -> Result<Connection, Failure> {
+    let metrics = Arc::new(Metrics::new().map_err(|err| Failure::Problem(err.to_string()))?);
+    Ok(Connection::open(&manifest.nats, &manifest.name, Some(PATIENCE), metrics).await?)
+}
+
+/// Something as programs read it.
+fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
+    serde_json::to_string_pretty(value).map_err(|err| Failure::Problem(err.to_string()))
 }
 
 fn on_runtime(

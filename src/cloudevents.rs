@@ -12,7 +12,8 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::event::{Event, Headers};
 
-const PREFIX: &str = "ce-";
+/// What the headers that hold attributes start with.
+pub const PREFIX: &str = "ce-";
 
 /// Headers that travel from an input to every output of it (W3C trace context and baggage).
 pub const TRACE_HEADERS: [&str; 3] = ["traceparent", "tracestate", "baggage"];

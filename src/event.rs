@@ -52,6 +52,12 @@ impl Headers {
         Self(Vec::new())
     }
 
+    /// Whether a header can be called this: visible ASCII but the colon (ADR-4).
+    #[must_use]
+    pub fn is_name(name: &str) -> bool {
+        !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && b != b':')
+    }
+
     /// The first value of `name`.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {

@@ -15,6 +15,13 @@ use crate::{cloudevents, event::Event, manifest::KeyAt};
 pub fn of(event: &Event, at: &KeyAt) -> Option<String> {
     match at {
         KeyAt::Token(number) => event.subject.split('.').nth(number.get() - 1).map(str::to_owned),
+        // Only the attributes of CloudEvents are encoded, and those in a payload are no headers yet.
+        KeyAt::Header(name)
+            if !name.to_ascii_lowercase().starts_with(cloudevents::PREFIX)
+                && !cloudevents::is_structured(&event.headers) =>
+        {
+            event.headers.get(name).map(str::to_owned)
+        }
         KeyAt::Header(name) => {
             let headers = cloudevents::decode(event.headers.clone(), event.data.clone()).ok()?.0;
             headers.get(name).map(str::to_owned)

@@ -322,6 +322,17 @@ pub enum Publish {
     },
 }
 
+impl Publish {
+    /// All subjects, in the order written.
+    pub fn subjects(&self) -> impl Iterator<Item = &str> {
+        let (first, others): (_, &[String]) = match self {
+            Self::One(subject) => (subject, &[]),
+            Self::Many { first, others } => (first, others),
+        };
+        std::iter::once(first).chain(others).map(String::as_str)
+    }
+}
+
 /// When to try again and when to give up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Retry {

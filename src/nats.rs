@@ -11,6 +11,7 @@ mod ledger;
 mod letters;
 mod message;
 mod ordered;
+mod pause;
 mod provision;
 mod publish;
 mod pull;

@@ -110,10 +110,10 @@ fn destination(
             Err(format!("the function published to `{named}`, but its binding has no `publish`"))
         }
         (Some(One(subject)), Some(named)) if named == subject => Ok(Some(subject.clone())),
-        (Some(Many { first, others }), Some(named))
+        (Some(listed @ Many { .. }), Some(named))
             if subject::complaint(named).is_none()
                 && subject::is_literal(named)
-                && std::iter::once(first).chain(others).any(|p| subject::matches(p, named)) =>
+                && listed.subjects().any(|pattern| subject::matches(pattern, named)) =>
         {
             Ok(Some(named.to_owned()))
         }
@@ -129,8 +129,7 @@ fn check_headers(output: &Outgoing) -> Result<(), String> {
         if reserved && !name.eq_ignore_ascii_case("nats-ttl") {
             return Err(format!("an output may not set the header `{name}`"));
         }
-        let token = !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && b != b':');
-        if !token {
+        if !Headers::is_name(name) {
             return Err(format!("`{}` is no header name", name.escape_debug()));
         }
         if value.contains(['\r', '\n']) {

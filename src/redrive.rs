@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -95,16 +96,23 @@ fn named(headers: &Headers) -> Option<Named> {
     ))
 }
 
-/// The attempts of all lives; the oldest go first when there are too many.
-fn past(letter: &Headers) -> String {
-    let list = |name: &str| -> Vec<serde_json::Value> {
-        let text = letter.get(name).unwrap_or("[]");
-        serde_json::from_str(text).unwrap_or_default()
+/// The failed attempts that a letter tells of, those of earlier lives first: time, outcome and error
+/// of each.
+#[must_use]
+pub fn attempts(letter: &Headers) -> Vec<Value> {
+    let list = |name: &str| -> Vec<Value> {
+        serde_json::from_str(letter.get(name).unwrap_or("[]")).unwrap_or_default()
     };
     let mut all = list(PAST_HEADER);
     all.extend(list(&format!("{PREFIX}history")));
+    all
+}
+
+/// The attempts of all lives; the oldest go first when there are too many.
+fn past(letter: &Headers) -> String {
+    let mut all = attempts(letter);
     loop {
-        let text = crate::letter::ascii(&serde_json::Value::from(all.clone()).to_string());
+        let text = crate::letter::ascii(&Value::from(all.clone()).to_string());
         if text.len() <= PAST_MAX || all.is_empty() {
             return text;
         }

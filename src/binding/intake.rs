@@ -110,6 +110,7 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
         for delivery in deliveries {
             self.queue(delivery);
         }
+        self.show_lanes();
         self.dispatch();
     }
 
@@ -136,7 +137,6 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
             _ => Some(passage),
         };
         self.ready.extend(first);
-        self.show_lanes();
     }
 
     fn show_lanes(&self) {
@@ -197,6 +197,7 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
             }
             next = self.tasks.try_join_next();
         }
+        self.show_lanes();
         self.dispatch();
         Ok(())
     }
@@ -207,7 +208,6 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
         for key in left.freed {
             let next = self.lanes.as_mut().and_then(|lanes| lanes.leave(&key));
             self.ready.extend(next);
-            self.show_lanes();
         }
         for (after, passage) in left.held {
             let closing = self.run.closing.clone();
@@ -234,7 +234,7 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
         tokio::pin!(abandoned);
         loop {
             tokio::select! {
-                ended = self.tasks.join_next() => match ended {
+                ended = self.next_end() => match ended {
                     Some(ended) => if self.absorb(ended).is_err() { break },
                     None => break,
                 },

@@ -75,8 +75,8 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
         }
         let Settlement { memory, letter, mut ack, .. } = settlement;
         let stays = matches!(ack, Ack::Redeliver { .. }) && wait != Wait::InStream;
-        if let Memory::Write(record) = &memory {
-            let mut record = record.clone();
+        let forget = memory == Memory::Forget;
+        if let Memory::Write(mut record) = memory {
             if stays {
                 record.goes_on(passage.delivered);
             }
@@ -91,17 +91,15 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             ack = Ack::Redeliver { after: RETRY_AFTER_MAX };
             wait = if self.spec.order.is_some() { Wait::Aside } else { Wait::InStream };
         }
-        let end = Settled { told, dead_letter, ack, forget: memory == Memory::Forget };
-        match (&end.ack, wait) {
-            (Ack::Redeliver { after }, Wait::InLane | Wait::Aside) => {
-                let after = *after;
-                self.tell(&passage.event, end);
-                match wait {
-                    Wait::Aside => self.set_aside(passage, after),
-                    _ => self.hold(passage, after),
-                }
-            }
-            _ => self.release(passage, end).await,
+        let end = Settled { told, dead_letter, ack, forget };
+        let after = match end.ack {
+            Ack::Redeliver { after } if wait != Wait::InStream => after,
+            _ => return self.release(passage, end).await,
+        };
+        self.tell(&passage.event, end);
+        match wait {
+            Wait::Aside => self.set_aside(passage, after),
+            Wait::InStream | Wait::InLane => self.hold(passage, after),
         }
     }
 

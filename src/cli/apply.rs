@@ -1,16 +1,16 @@
 //! `pelton apply`.
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _},
     process::ExitCode,
 };
 
 use serde::Serialize;
 
 use super::{
-    Failure,
+    Failure, connect, json,
     plan::{self, Common, Output, Paint},
-    terminal::say,
+    terminal::{self, say},
 };
 use pelton::nats::{Applied, Failed, Plan};
 
@@ -37,7 +37,7 @@ struct Report<'a> {
 pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let Args { common, yes } = args;
     let manifest = common.manifest()?;
-    let connection = plan::connect(&manifest).await?;
+    let connection = connect(&manifest).await?;
     let plan = Plan::of(&connection, &manifest, common.adoption()).await?;
     let paint = Paint::new();
     let asks = !yes && io::stdin().is_terminal() && io::stdout().is_terminal();
@@ -52,7 +52,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
         Applied::default()
     } else if plan.feasible() == 0 {
         Applied::default()
-    } else if asks && !confirmed()? {
+    } else if asks && !terminal::confirmed("Apply?")? {
         return Err(Failure::Problem("nothing was changed".to_owned()));
     } else {
         plan.apply(&connection).await?
@@ -60,22 +60,11 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let left = Plan::of(&connection, &manifest, common.adoption()).await?;
     connection.close().await;
     match common.output {
-        Output::Json => say!("{}", plan::json(&Report { applied: &applied, left: &left })?),
+        Output::Json => say!("{}", json(&Report { applied: &applied, left: &left })?),
         Output::Text => tell(&applied, &left, paint),
     }
     let done = applied.failed.is_empty() && left.is_empty();
     Ok(if done { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-fn confirmed() -> Result<bool, Failure> {
-    let mut out = io::stdout().lock();
-    write!(out, "Apply? [y/N] ")?;
-    out.flush()?;
-    let mut answer = String::new();
-    io::stdin()
-        .read_line(&mut answer)
-        .map_err(|err| Failure::Problem(format!("no answer can be read: {err}")))?;
-    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 fn tell(applied: &Applied, left: &Plan, paint: Paint) {

@@ -200,7 +200,7 @@ impl Stage<'_> {
 
     async fn say_what_is_created(&self) -> Result<(), Failure> {
         let metrics = Arc::new(Metrics::new().map_err(|err| Failure::Problem(err.to_string()))?);
-        let patience = Some(super::run::PATIENCE);
+        let patience = Some(super::PATIENCE);
         let nats = &self.manifest.nats;
         let connection = Connection::open(nats, "pelton dev", patience, metrics).await?;
         let mode = Provisioning::CreateMissing;

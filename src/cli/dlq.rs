@@ -6,18 +6,17 @@ mod purge;
 mod redrive;
 mod show;
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use clap::Subcommand;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::{Failure, load, run::PATIENCE};
+use super::{Failure, connect, load, terminal};
 use pelton::{
     duration,
     manifest::Manifest,
-    metrics::Metrics,
-    nats::{Connection, Filter, Letters, StoredLetter},
+    nats::{Filter, Letters, StoredLetter},
 };
 
 /// Arguments of `pelton dlq`.
@@ -102,9 +101,7 @@ impl Which {
         if let Some(binding) = &self.binding {
             check_binding(&manifest, binding)?;
         }
-        let metrics = Arc::new(Metrics::new().map_err(|err| Failure::Problem(err.to_string()))?);
-        let connection =
-            Connection::open(&manifest.nats, &manifest.name, Some(PATIENCE), metrics).await?;
+        let connection = connect(&manifest).await?;
         let filter = Filter {
             binding: self.binding,
             reason: self.reason,
@@ -175,14 +172,7 @@ fn moment(text: &str) -> Result<OffsetDateTime, String> {
 
 /// A bar of so many letters; drawn on a terminal only.
 fn bar(count: usize) -> ProgressBar {
-    use std::io::IsTerminal as _;
-    let target = match std::io::stderr().is_terminal() {
-        true => ProgressDrawTarget::stderr(),
-        false => ProgressDrawTarget::hidden(),
-    };
-    let style = ProgressStyle::with_template("{bar:30} {pos}/{len} {per_sec} {eta}");
-    ProgressBar::with_draw_target(Some(count as u64), target)
-        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+    terminal::progress(count as u64, "{bar:30} {pos}/{len} {per_sec} {eta}")
 }
 
 fn letters(count: usize) -> String {

@@ -1,18 +1,14 @@
 //! `pelton list`.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+use std::{path::PathBuf, process::ExitCode};
 
 use clap::ValueEnum;
 
 use super::{
-    Failure, load,
-    run::PATIENCE,
+    Failure, connect, json, load,
     terminal::{self, say},
 };
-use pelton::{
-    metrics::Metrics,
-    nats::{Connection, Report},
-};
+use pelton::nats::Report;
 
 /// Arguments of `pelton list`.
 #[derive(Debug, clap::Args)]
@@ -37,13 +33,10 @@ pub(super) enum Output {
 
 pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let manifest = load(args.file.as_deref())?.manifest;
-    let metrics = Arc::new(Metrics::new().map_err(|err| Failure::Problem(err.to_string()))?);
-    let connection =
-        Connection::open(&manifest.nats, &manifest.name, Some(PATIENCE), metrics).await?;
+    let connection = connect(&manifest).await?;
     let report = Report::of(&connection, &manifest).await?;
     let text = match args.output {
-        Output::Json => serde_json::to_string_pretty(&report)
-            .map_err(|err| Failure::Problem(err.to_string()))?,
+        Output::Json => json(&report)?,
         Output::Table => describe(&report),
     };
     say!("{text}");

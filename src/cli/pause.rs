@@ -1,9 +1,9 @@
 //! `pelton pause` and `pelton resume`.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{path::PathBuf, process::ExitCode, time::Duration};
 
-use super::{Failure, dlq::check_binding, load, run::PATIENCE, terminal::say};
-use pelton::{duration, metrics::Metrics, nats::Connection};
+use super::{Failure, connect, dlq::check_binding, load, terminal::say};
+use pelton::duration;
 
 /// As good as for ever.
 const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
@@ -55,9 +55,7 @@ pub(super) async fn resume(args: ResumeArgs) -> Result<ExitCode, Failure> {
 async fn set(target: &Target, span: Option<Duration>) -> Result<(), Failure> {
     let manifest = load(target.file.as_deref())?.manifest;
     check_binding(&manifest, &target.binding)?;
-    let metrics = Arc::new(Metrics::new().map_err(|err| Failure::Problem(err.to_string()))?);
-    let connection =
-        Connection::open(&manifest.nats, &manifest.name, Some(PATIENCE), metrics).await?;
+    let connection = connect(&manifest).await?;
     for binding in manifest.bindings.iter().filter(|known| known.name == target.binding) {
         connection.pause(&manifest, binding, span).await?;
     }

@@ -1,18 +1,16 @@
 //! `pelton plan`, and how a plan is shown.
 
-use std::{fmt::Write as _, path::PathBuf, process::ExitCode, sync::Arc};
+use std::{fmt::Write as _, path::PathBuf, process::ExitCode};
 
 use clap::ValueEnum;
 
 use super::{
-    Failure, load,
-    run::PATIENCE,
+    Failure, connect, json, load,
     terminal::{self, say},
 };
 use pelton::{
     manifest::Manifest,
-    metrics::Metrics,
-    nats::{Adoption, Connection, Field, Plan, Step},
+    nats::{Adoption, Field, Plan, Step},
 };
 
 /// Arguments of `pelton plan`.
@@ -72,15 +70,6 @@ impl Common {
     pub(super) const fn adoption(&self) -> Adoption {
         if self.adopt { Adoption::Take } else { Adoption::Refuse }
     }
-}
-
-pub(super) async fn connect(manifest: &Manifest) -> Result<Connection, Failure> {
-    let metrics = Arc::new(Metrics::new().map_err(|err| Failure::Problem(err.to_string()))?);
-    Ok(Connection::open(&manifest.nats, &manifest.name, Some(PATIENCE), metrics).await?)
-}
-
-pub(super) fn json(value: &impl serde::Serialize) -> Result<String, Failure> {
-    serde_json::to_string_pretty(value).map_err(|err| Failure::Problem(err.to_string()))
 }
 
 /// Colours, when there is a terminal.

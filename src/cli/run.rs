@@ -1,23 +1,20 @@
 //! `pelton run`.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+use std::{path::PathBuf, process::ExitCode, sync::Arc};
 
 use tokio::{sync::watch, task::JoinSet};
 use tracing::error;
 
-use super::{Failure, load, signals, terminal::say};
+use super::{Failure, connect, load, signals, terminal::say};
 use pelton::{
     admin,
     manifest::Manifest,
     metrics::Metrics,
-    nats::{Connection, Provisioned, Provisioning, Windows, output_warnings},
+    nats::{Provisioned, Provisioning, Windows, output_warnings},
     runner::{FirstStart, Runner, Status},
     runtime::{Launcher, Natives},
     shutdown::Shutdown,
 };
-
-/// How long `--check-only` waits for NATS.
-pub(super) const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Arguments of `pelton run`.
 #[derive(Debug, clap::Args)]
@@ -44,10 +41,10 @@ pub(super) struct Args {
 
 pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let manifest = load(args.file.as_deref())?.manifest;
-    let metrics = Arc::new(Metrics::new().map_err(|err| Failure::Problem(err.to_string()))?);
     if args.check_only {
-        return check(&manifest, metrics).await;
+        return check(&manifest).await;
     }
+    let metrics = Arc::new(Metrics::new().map_err(|err| Failure::Problem(err.to_string()))?);
     let provisioning = match (args.no_provision, args.adopt) {
         (true, _) => Provisioning::VerifyOnly,
         (false, true) => Provisioning::Adopt,
@@ -80,9 +77,8 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-async fn check(manifest: &Manifest, metrics: Arc<Metrics>) -> Result<ExitCode, Failure> {
-    let connection =
-        Connection::open(&manifest.nats, &manifest.name, Some(PATIENCE), metrics).await?;
+async fn check(manifest: &Manifest) -> Result<ExitCode, Failure> {
+    let connection = connect(manifest).await?;
     let found = Provisioned::ensure(&connection, manifest, Provisioning::VerifyOnly).await?;
     for drift in &found.drift {
         say!("differs: {drift}");

@@ -2,7 +2,6 @@
 
 use std::{
     collections::VecDeque,
-    io::IsTerminal as _,
     path::{Path, PathBuf},
     pin::Pin,
     process::ExitCode,
@@ -10,10 +9,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::ProgressBar;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 
-use super::{DEFAULT_FILE, Failure, load, payload, run::PATIENCE, terminal::say};
+use super::{
+    DEFAULT_FILE, Failure, PATIENCE, load, payload,
+    terminal::{self, say},
+};
 use pelton::{
     event::Headers,
     manifest::{Auth, Nats, Server},
@@ -145,14 +147,7 @@ async fn settle(receipts: &mut Receipts, left: usize) -> Result<u64, String> {
 }
 
 fn progress(size: u64) -> ProgressBar {
-    let target = match std::io::stderr().is_terminal() && size > 0 {
-        true => ProgressDrawTarget::stderr(),
-        false => ProgressDrawTarget::hidden(),
-    };
-    let style =
-        ProgressStyle::with_template("{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}");
-    ProgressBar::with_draw_target(Some(size), target)
-        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+    terminal::progress(size, "{bar:30} {bytes}/{total_bytes} {bytes_per_sec} {eta}")
 }
 
 fn headers(args: &Args) -> Result<Headers, Failure> {

@@ -5,9 +5,35 @@ use std::{
     io::{self, ErrorKind, IsTerminal, Write as _},
 };
 
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use super::Failure;
+
 /// Whether to colour what goes to `stream`: on a terminal, unless `NO_COLOR` is set.
 pub(super) fn colours(stream: &impl IsTerminal) -> bool {
     stream.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
+}
+
+/// A bar over `length` of something, drawn on a terminal only, and only if there is any.
+pub(super) fn progress(length: u64, template: &str) -> ProgressBar {
+    let target = match io::stderr().is_terminal() && length > 0 {
+        true => ProgressDrawTarget::stderr(),
+        false => ProgressDrawTarget::hidden(),
+    };
+    let style = ProgressStyle::with_template(template);
+    ProgressBar::with_draw_target(Some(length), target)
+        .with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
+}
+
+/// Asks whoever sits at the terminal; only a yes is one.
+pub(super) fn confirmed(question: &str) -> Result<bool, Failure> {
+    eprint!("{question} [y/N] ");
+    io::stderr().flush()?;
+    let mut answer = String::new();
+    io::stdin()
+        .read_line(&mut answer)
+        .map_err(|err| Failure::Problem(format!("no answer can be read: {err}")))?;
+    Ok(matches!(answer.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
 }
 
 /// A table with left-aligned columns, as wide as they need to be.

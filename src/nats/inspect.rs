@@ -8,7 +8,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::{
     connect::Connection,
     message,
-    provision::{BINDING, OWNER, ProvisionError, Provisioned, find, find_stream, streams_holding},
+    provision::{BINDING, OWNER, ProvisionError, Provisioned, find, find_stream, stream_of},
 };
 use crate::{
     manifest::{Binding, Manifest},
@@ -134,11 +134,7 @@ async fn binding_report(
     manifest: &Manifest,
     binding: &Binding,
 ) -> Result<BindingReport, ProvisionError> {
-    let stream = match (&binding.stream, binding.subjects.first()) {
-        (Some(stream), _) => Some(stream.clone()),
-        (None, Some(subject)) => streams_holding(connection, subject).await?.into_iter().next(),
-        (None, None) => None,
-    };
+    let stream = stream_of(connection, binding).await?;
     let durable = format!("{}-{}", manifest.name, binding.name);
     let info = match &stream {
         Some(stream) => find(connection, stream, &durable).await?,

@@ -1,6 +1,6 @@
 //! The dead letters of a manifest as they are stored: read, sent again, thrown away.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::collections::BTreeMap;
 
 use async_nats::jetstream::stream::{LastRawMessageErrorKind, RawMessageErrorKind, Stream};
 use bytes::Bytes;
@@ -92,11 +92,7 @@ impl StoredLetter {
     /// The failed attempts, those of earlier lives first: time, outcome and error of each.
     #[must_use]
     pub fn attempts(&self) -> Vec<Value> {
-        let list =
-            |name: &str| -> Vec<Value> { serde_json::from_str(self.get(name)).unwrap_or_default() };
-        let mut all = list("past");
-        all.extend(list("history"));
-        all
+        redrive::attempts(&self.headers)
     }
 
     /// How often its event came back from the dead letters before.
@@ -206,7 +202,7 @@ impl Letters {
         let heir = heir.ok_or_else(|| format!("there is no binding `{}`", letter.binding))?;
         let subject = format!("{}{heir}", self.redrive);
         let original = edited.is_some().then_some(&letter.data);
-        let data = edited.clone().unwrap_or_else(|| letter.data.clone());
+        let data = edited.unwrap_or_else(|| letter.data.clone());
         let message = redrive::write(&letter.headers, data, original, &subject, id);
         let sink = NatsSink::new(self.connection.clone());
         let stored = sink.publish(message).await.map_err(|err| err.to_string())?;
@@ -232,65 +228,4 @@ impl Letters {
 fn names(binding: &Binding) -> impl Iterator<Item = (String, String)> {
     let names = std::iter::once(&binding.name).chain(&binding.renamed_from);
     names.map(|name| (name.clone(), binding.name.clone()))
-}
-
-impl Connection {
-    /// Keeps the consumers of a binding from being delivered to, for so long; `None` lets them go on.
-    ///
-    /// # Errors
-    /// When a consumer is missing, the server is older than 2.11, or does not answer.
-    pub async fn pause(
-        &self,
-        manifest: &Manifest,
-        binding: &Binding,
-        span: Option<Duration>,
-    ) -> Result<(), ProvisionError> {
-        let stream = match (&binding.stream, binding.subjects.first()) {
-            (Some(stream), _) => Some(stream.clone()),
-            (None, Some(subject)) => {
-                super::provision::streams_holding(self, subject).await?.into_iter().next()
-            }
-            (None, None) => None,
-        };
-        let durable = format!("{}-{}", manifest.name, binding.name);
-        let Some(stream) = stream else {
-            return Err(ProvisionError::Problems(vec![format!(
-                "binding `{}` has no stream yet: run it once",
-                binding.name
-            )]));
-        };
-        let until = span.map(|span| OffsetDateTime::now_utc() + span);
-        let comebacks = (manifest.dead_letter.stream.clone(), format!("{durable}-redrive"));
-        // That which may be missing first, so that nothing is paused by half.
-        for (stream, durable) in [comebacks, (stream, durable)] {
-            self.pause_one(&stream, &durable, until).await?;
-        }
-        Ok(())
-    }
-
-    async fn pause_one(
-        &self,
-        stream: &str,
-        durable: &str,
-        until: Option<OffsetDateTime>,
-    ) -> Result<(), ProvisionError> {
-        let unavailable = |err: String| ProvisionError::Unavailable(err);
-        let handle = self.context.get_stream_no_info(stream).await;
-        let handle = handle.map_err(|err| unavailable(err.to_string()))?;
-        let answer = match until {
-            Some(until) => handle.pause_consumer(durable, until).await,
-            None => handle.resume_consumer(durable).await,
-        };
-        let paused = answer.map_err(|err| {
-            ProvisionError::Problems(vec![format!(
-                "consumer {durable} on stream {stream} cannot be paused or resumed: {err} (it needs nats-server 2.11 or later, and a binding that has run once)"
-            )])
-        })?;
-        if paused.paused == until.is_some() {
-            return Ok(());
-        }
-        Err(ProvisionError::Problems(vec![format!(
-            "consumer {durable} on stream {stream} did not change: pausing needs nats-server 2.11 or later"
-        )]))
-    }
 }

@@ -12,6 +12,8 @@ mod rename;
 mod site;
 mod stream;
 
+use std::collections::BTreeMap;
+
 use async_nats::jetstream::{self, context::RequestErrorKind, stream::Stream};
 use serde::Deserialize;
 use serde_json::json;
@@ -30,7 +32,7 @@ pub use bucket::owners_name;
 pub use carry::{Applied, Failed};
 use change::Refusal;
 pub(super) use consumer::{Consumer, Restored, find};
-use plan::Deed;
+use plan::{Deed, Durable};
 pub use plan::{Field, Kind, Object, Plan, Planned, Step};
 pub(super) use rename::Ancestor;
 use site::Site;
@@ -143,18 +145,13 @@ impl Provisioned {
         let bucket = format!("KV_{}", ledger_name(manifest));
         let ledger = connection.context.get_stream_no_info(&bucket).await;
         let ledger = ledger.map_err(|err| ProvisionError::Unavailable(err.to_string()))?;
-        let mut consumers = Vec::with_capacity(durables.len());
-        for durable in durables {
-            consumers.push(durable.open(connection).await?);
-        }
-        let mut redriven = Vec::with_capacity(comebacks.len());
-        for durable in comebacks {
-            redriven.push(durable.open(connection).await?);
-        }
+        let mut created_at = BTreeMap::new();
+        let consumers = Durable::open_all(durables, connection, &mut created_at).await?;
+        let comebacks = Durable::open_all(comebacks, connection, &mut created_at).await?;
         let dead_letters = connection.context.get_stream_no_info(&manifest.dead_letter.stream);
         let dead_letters =
             dead_letters.await.map_err(|err| ProvisionError::Unavailable(err.to_string()))?;
-        Ok(Self { ledger, consumers, comebacks: redriven, dead_letters, created, drift })
+        Ok(Self { ledger, consumers, comebacks, dead_letters, created, drift })
     }
 
     /// The record of a binding's events.
@@ -241,6 +238,18 @@ impl Plan {
         let named: Vec<&str> = plan.steps.iter().map(|p| p.step.object().name.as_str()).collect();
         plan.orphans.retain(|orphan| !named.contains(&orphan.consumer.as_str()));
         Ok(plan)
+    }
+}
+
+/// The stream that a binding reads, as far as can be told without a plan.
+pub(super) async fn stream_of(
+    connection: &Connection,
+    binding: &Binding,
+) -> Result<Option<String>, ProvisionError> {
+    match (&binding.stream, binding.subjects.first()) {
+        (Some(stream), _) => Ok(Some(stream.clone())),
+        (None, Some(subject)) => Ok(streams_holding(connection, subject).await?.into_iter().next()),
+        (None, None) => Ok(None),
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
     connect::Connection,
     provision::{ProvisionError, find_stream, streams_holding},
 };
-use crate::manifest::{Binding, Manifest, Publish, Retention, window::forgetful};
+use crate::manifest::{Manifest, Publish, Retention, window::forgetful};
 
 /// Which streams are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,7 +30,7 @@ pub async fn output_warnings(
     let mut warnings = Vec::new();
     for binding in &manifest.bindings {
         let mut streams = Vec::new();
-        for subject in subjects(binding) {
+        for subject in binding.publish.iter().flat_map(Publish::subjects) {
             streams.extend(streams_holding(connection, subject).await?);
         }
         streams.sort();
@@ -60,14 +60,4 @@ pub async fn output_warnings(
         }
     }
     Ok(warnings)
-}
-
-fn subjects(binding: &Binding) -> Vec<&str> {
-    match &binding.publish {
-        None => Vec::new(),
-        Some(Publish::One(subject)) => vec![subject],
-        Some(Publish::Many { first, others }) => {
-            std::iter::once(first).chain(others).map(String::as_str).collect()
-        }
-    }
 }

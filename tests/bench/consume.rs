@@ -18,6 +18,8 @@
 mod it {
     pub(crate) mod harness;
 }
+#[path = "figures.rs"]
+mod figures;
 
 use std::{
     fs,
@@ -29,6 +31,7 @@ use std::{
 };
 
 use async_nats::jetstream::consumer::pull;
+use figures::{keep, median};
 use futures_util::StreamExt;
 use it::harness::{NatsServer, Site};
 use pelton::{Pelton, Shutdown, event::Event};
@@ -74,10 +77,7 @@ async fn main() {
         "median": { "bare": bare, "native": native, "ratio": ratio },
         "runs": runs,
     });
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/target/bench");
-    fs::create_dir_all(folder).expect("target/bench can be made");
-    fs::write(format!("{folder}/consume.json"), format!("{report:#}\n")).expect("it is written");
-    println!("written to target/bench/consume.json");
+    keep("consume", &report);
 }
 
 async fn fill(server: &NatsServer, events: usize) {
@@ -160,10 +160,4 @@ async fn native(server: &NatsServer, events: usize, round: usize) -> Duration {
 
 fn rate(events: usize, took: Duration) -> f64 {
     f64::from(u32::try_from(events).unwrap_or(u32::MAX)) / took.as_secs_f64()
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }

@@ -20,6 +20,8 @@ mod it {
 }
 #[path = "../it/runtime/components.rs"]
 mod components;
+#[path = "figures.rs"]
+mod figures;
 
 use std::{
     fs,
@@ -29,6 +31,7 @@ use std::{
 };
 
 use async_nats::jetstream::stream::Config;
+use figures::keep;
 use futures_util::StreamExt;
 use it::harness::{NatsServer, Site, Streams, eventually, free_port};
 use pelton::{Pelton, Shutdown, event::Event, runtime::launch};
@@ -94,10 +97,7 @@ async fn bench() {
         "workload": "runtimes", "size": SIZE, "concurrency": CONCURRENCY, "starts": STARTS,
         "runtimes": rows.collect::<Vec<_>>(),
     });
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/target/bench");
-    fs::create_dir_all(folder).expect("target/bench can be made");
-    fs::write(format!("{folder}/runtimes.json"), format!("{report:#}\n")).expect("it is written");
-    println!("written to target/bench/runtimes.json");
+    keep("runtimes", &report);
 }
 
 /// Each gives back what it is given.

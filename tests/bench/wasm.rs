@@ -30,6 +30,8 @@ mod it {
 mod bare;
 #[path = "../it/runtime/components.rs"]
 mod components;
+#[path = "figures.rs"]
+mod figures;
 
 use std::{
     collections::BTreeMap,
@@ -41,6 +43,7 @@ use std::{
 };
 
 use async_nats::jetstream::stream::Config;
+use figures::{keep, median};
 use it::harness::{NatsServer, Site, Streams, eventually};
 use pelton::{
     Pelton, Shutdown,
@@ -100,10 +103,7 @@ async fn main() {
         "workload": "wasm", "size": SIZE, "concurrency": CONCURRENCY, "events": events,
         "rounds": rounds, "components": report,
     });
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/target/bench");
-    fs::create_dir_all(folder).expect("target/bench can be made");
-    fs::write(format!("{folder}/wasm.json"), format!("{report:#}\n")).expect("it is written");
-    println!("written to target/bench/wasm.json");
+    keep("wasm", &report);
 }
 
 fn guests() -> Vec<Guest> {
@@ -273,12 +273,6 @@ fn data() -> String {
 
 fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
-}
-
-fn median(values: impl Iterator<Item = f64>) -> f64 {
-    let mut values: Vec<f64> = values.collect();
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
 }
 
 fn fixture(name: &str) -> PathBuf {

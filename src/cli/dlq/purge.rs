@@ -1,12 +1,12 @@
 //! `pelton dlq purge`.
 
 use std::{
-    io::{self, IsTerminal as _, Write as _},
+    io::{self, IsTerminal as _},
     process::ExitCode,
 };
 
 use super::{Failure, Which, bar, letters};
-use crate::cli::terminal::say;
+use crate::cli::terminal::{self, say};
 
 /// Arguments of `pelton dlq purge`.
 #[derive(Debug, clap::Args)]
@@ -52,9 +52,5 @@ fn confirmed(count: usize) -> Result<bool, Failure> {
             letters(count)
         )));
     }
-    eprint!("throw {} away for good? [y/N] ", letters(count));
-    io::stderr().flush()?;
-    let mut answer = String::new();
-    io::stdin().read_line(&mut answer)?;
-    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+    terminal::confirmed(&format!("throw {} away for good?", letters(count)))
 }

@@ -3,6 +3,7 @@
 use std::{num::NonZeroUsize, time::Duration};
 
 use super::{bindings::EVENTS_MAX, count, named, non_zero};
+use crate::event::Headers;
 use crate::manifest::{
     Batch, KeyAt, Order, State, defaults,
     leaf::{Keys, Positive, Size, Span, Text},
@@ -94,8 +95,7 @@ fn json(pointer: &str, path: &Path, report: &mut Report) -> Option<KeyAt> {
 }
 
 fn header(name: String, path: &Path, report: &mut Report) -> Option<KeyAt> {
-    let fits = !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && b != b':');
-    if !fits {
+    if !Headers::is_name(&name) {
         report.error(path, format!("`{}` is no header name", name.escape_debug()));
         return None;
     }

@@ -5,7 +5,10 @@ use std::time::Duration;
 use async_nats::jetstream::stream::{Config, DiscardPolicy};
 
 use super::{ProvisionError, plan::Object, site::Site};
-use crate::{duration, manifest::Manifest};
+use crate::{
+    duration,
+    manifest::{Binding, Manifest},
+};
 
 /// How long a failed event's record outlives its last failure.
 const LEDGER_MAX_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
@@ -28,7 +31,7 @@ fn named(manifest: &Manifest, what: &str) -> String {
 impl Site<'_> {
     pub(super) async fn ledger_bucket(&mut self) -> Result<(), ProvisionError> {
         let bucket = ledger_name(self.manifest);
-        self.bucket(&bucket, LEDGER_MAX_AGE).await
+        self.bucket(&bucket, LEDGER_MAX_AGE).await.map(drop)
     }
 
     /// What bindings with `order_by` and `state` need.
@@ -39,13 +42,18 @@ impl Site<'_> {
         }
         for binding in &manifest.bindings {
             let Some(state) = &binding.state else { continue };
-            self.bucket(&state.bucket, state.max_age.unwrap_or_default()).await?;
-            self.state_lasts(&state.bucket, binding).await?;
+            let age = self.bucket(&state.bucket, state.max_age.unwrap_or_default()).await?;
+            self.state_lasts(&state.bucket, age, binding);
         }
         Ok(())
     }
 
-    async fn bucket(&mut self, bucket: &str, max_age: Duration) -> Result<(), ProvisionError> {
+    /// The age at which its values go.
+    async fn bucket(
+        &mut self,
+        bucket: &str,
+        max_age: Duration,
+    ) -> Result<Duration, ProvisionError> {
         let name = format!("KV_{bucket}");
         if let Some(info) = self.stream_info(&name).await? {
             let object = Object::stream(&name);
@@ -53,7 +61,7 @@ impl Site<'_> {
                 let differences = self.replicas(&info.config);
                 self.differ(&object, differences, None);
             }
-            return Ok(());
+            return Ok(info.config.max_age);
         }
         let config = Config {
             subjects: vec![format!("$KV.{bucket}.>")],
@@ -66,17 +74,12 @@ impl Site<'_> {
             ..self.owned_config(&name)
         };
         self.create_stream(config);
-        Ok(())
+        Ok(max_age)
     }
 
     /// A position that is forgotten before the last try of its event would let it be applied twice.
-    async fn state_lasts(
-        &mut self,
-        bucket: &str,
-        binding: &crate::manifest::Binding,
-    ) -> Result<(), ProvisionError> {
-        let Some(info) = self.stream_info(&format!("KV_{bucket}")).await? else { return Ok(()) };
-        let (age, horizon) = (info.config.max_age, binding.horizon());
+    fn state_lasts(&mut self, bucket: &str, age: Duration, binding: &Binding) {
+        let horizon = binding.horizon();
         if !age.is_zero() && age < horizon {
             self.problem(format!(
                 "binding `{}`: the bucket `{bucket}` forgets state after {}, and retries can take {}: raise its TTL, or lower `retry`",
@@ -85,6 +88,5 @@ impl Site<'_> {
                 duration::show(horizon)
             ));
         }
-        Ok(())
     }
 }

@@ -1,7 +1,7 @@
 //! The durable of a binding.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -15,7 +15,7 @@ use async_nats::jetstream::{
     context::ConsumerInfoErrorKind,
 };
 use serde_json::{Value, json};
-use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     BINDING, DIGEST, OWNER, ProvisionError, START,
@@ -111,14 +111,38 @@ impl Consumer {
 }
 
 impl Durable {
-    /// The durable as it is now that everything is in place.
-    pub(super) async fn open(self, connection: &Connection) -> Result<Consumer, ProvisionError> {
+    /// Durables as they are now that everything is in place; `streams` is when theirs were created,
+    /// as far as that is known already.
+    pub(super) async fn open_all(
+        durables: Vec<Self>,
+        connection: &Connection,
+        streams: &mut BTreeMap<String, OffsetDateTime>,
+    ) -> Result<Vec<Consumer>, ProvisionError> {
+        let mut consumers = Vec::with_capacity(durables.len());
+        for durable in durables {
+            consumers.push(durable.open(connection, streams).await?);
+        }
+        Ok(consumers)
+    }
+
+    async fn open(
+        self,
+        connection: &Connection,
+        streams: &mut BTreeMap<String, OffsetDateTime>,
+    ) -> Result<Consumer, ProvisionError> {
         let Self { binding, stream, config } = self;
         let name = config.durable_name.clone().unwrap_or_default();
         let missing = || ProvisionError::Unavailable(format!("consumer {name} is not there yet"));
-        let handle = find_stream(connection, &stream).await?.ok_or_else(missing)?;
+        let created = match streams.get(&stream) {
+            Some(created) => *created,
+            None => {
+                let handle = find_stream(connection, &stream).await?.ok_or_else(missing)?;
+                let created = handle.cached_info().created;
+                streams.insert(stream.clone(), created);
+                created
+            }
+        };
         let found = find(connection, &stream, &name).await?.ok_or_else(missing)?;
-        let created = handle.cached_info().created;
         Ok(Consumer {
             binding,
             origin: Origin { stream: stream.as_str().into(), created },

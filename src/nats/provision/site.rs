@@ -8,7 +8,7 @@ use super::{
     streams_holding,
 };
 use crate::{
-    manifest::{Binding, Manifest},
+    manifest::{Binding, Manifest, Publish},
     nats::connect::Connection,
 };
 
@@ -77,19 +77,10 @@ impl<'a> Site<'a> {
     /// Every literal subject that a binding publishes to must be held by a stream, or the first
     /// output would be the first to know.
     async fn publish_subjects(&mut self) -> Result<(), ProvisionError> {
-        use crate::manifest::Publish::{Many, One};
         let manifest = self.manifest;
         for binding in &manifest.bindings {
-            let literal: Vec<&str> = match &binding.publish {
-                None => continue,
-                Some(One(subject)) => vec![subject],
-                Some(Many { first, others }) => std::iter::once(first)
-                    .chain(others)
-                    .map(String::as_str)
-                    .filter(|subject| crate::subject::is_literal(subject))
-                    .collect(),
-            };
-            for subject in literal {
+            let subjects = binding.publish.iter().flat_map(Publish::subjects);
+            for subject in subjects.filter(|subject| crate::subject::is_literal(subject)) {
                 if self.holding(subject).await?.is_empty() {
                     self.problem(format!(
                         "binding `{}` publishes to `{subject}`, which no stream holds: list a stream with it under `streams`",
