@@ -23,6 +23,9 @@ const RENEWALS: u32 = 3;
 /// Looks at somebody else's ownership in its life.
 const LOOKS: u32 = 5;
 const LOOK_MAX: Duration = Duration::from_secs(1);
+/// Tries to renew in the life of an ownership: a request that a broken connection took with it is
+/// never answered.
+const TRIES: u32 = 6;
 /// How long to wait after a failed renewal.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -60,7 +63,8 @@ impl Seat {
     pub async fn take(self) -> Ownership {
         let mut seen: Option<(u64, Instant)> = None;
         loop {
-            match self.bucket.get(&self.key).await {
+            let read = self.bucket.get(&self.key);
+            match self.patiently(read, Instant::now() + self.life).await {
                 Ok(entry) => {
                     let read = Instant::now();
                     let since = match seen {
@@ -68,7 +72,9 @@ impl Seat {
                         _ => read,
                     };
                     seen = Some((entry.revision, since));
-                    if (owner(&entry).is_none() || read - since >= self.life)
+                    // It is this runner's own when the answer to a claim was lost.
+                    let free = owner(&entry).is_none_or(|owner| owner == self.me);
+                    if (free || read - since >= self.life)
                         && let Some((revision, until)) = self.claim(entry.revision).await
                     {
                         let until = watch::Sender::new(until);
@@ -91,6 +97,17 @@ impl Seat {
                 None
             }
         }
+    }
+
+    /// Waits no longer than for one try, nor beyond `until`.
+    async fn patiently<T>(
+        &self,
+        answer: impl Future<Output = Result<T, BucketError>>,
+        until: Instant,
+    ) -> Result<T, BucketError> {
+        let end = until.min(Instant::now() + self.life / TRIES);
+        let answer = timeout_at(end, answer).await;
+        answer.unwrap_or_else(|_| Err(BucketError::Failed("no answer in time".to_owned())))
     }
 
     async fn write(&self, owner: Option<&str>, revision: u64) -> Result<u64, BucketError> {
@@ -124,19 +141,16 @@ impl Ownership {
         loop {
             let asked = Instant::now();
             let written = self.seat.write(Some(&self.seat.me), self.revision);
-            match timeout_at(until, written).await {
-                Ok(Ok(revision)) => {
+            match self.seat.patiently(written, until).await {
+                Ok(revision) => {
                     self.revision = revision;
                     self.until.send_replace(asked + self.seat.life);
                     return true;
                 }
-                Ok(Err(err)) => {
-                    debug!(key = self.seat.key, %err, "ownership was not renewed");
-                    if !self.is_still_mine(until).await {
-                        return false;
-                    }
-                }
-                Err(_) => return false,
+                Err(err) => debug!(key = self.seat.key, %err, "ownership was not renewed"),
+            }
+            if !self.is_still_mine(until).await {
+                return false;
             }
             sleep(PAUSE).await;
         }
@@ -144,13 +158,13 @@ impl Ownership {
 
     /// A renewal whose answer was lost has changed the revision.
     async fn is_still_mine(&mut self, until: Instant) -> bool {
-        match timeout_at(until, self.seat.bucket.get(&self.seat.key)).await {
-            Ok(Ok(entry)) => {
+        let read = self.seat.bucket.get(&self.seat.key);
+        match self.seat.patiently(read, until).await {
+            Ok(entry) => {
                 self.revision = entry.revision;
                 owner(&entry) == Some(&self.seat.me)
             }
-            Ok(Err(_)) => Instant::now() < until,
-            Err(_) => false,
+            Err(_) => Instant::now() < until,
         }
     }
 

@@ -32,9 +32,11 @@ impl NatsBuckets {
 impl Buckets for NatsBuckets {
     fn open<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Arc<dyn Bucket>, BucketError>> {
         Box::pin(async move {
-            let context = &self.0.context;
+            let Self(connection) = self;
+            let context = &connection.context;
             // Asked first: the client's own word for a missing bucket is that for every failure.
-            if let Err(err) = context.get_stream(format!("KV_{name}")).await {
+            let found = connection.answered(context.get_stream(format!("KV_{name}"))).await;
+            if let Err(err) = found.ok_or_else(lost)? {
                 return Err(match err.kind() {
                     GetStreamErrorKind::JetStream(error)
                         if error.error_code() == ErrorCode::STREAM_NOT_FOUND =>
@@ -44,23 +46,27 @@ impl Buckets for NatsBuckets {
                     _ => failed(format!("bucket `{name}`: {err}")),
                 });
             }
-            let store = context.get_key_value(name).await;
+            let store = connection.answered(context.get_key_value(name)).await.ok_or_else(lost)?;
             let store = store.map_err(|err| failed(format!("bucket `{name}`: {err}")))?;
-            Ok(Arc::new(NatsBucket(store)) as Arc<dyn Bucket>)
+            Ok(Arc::new(NatsBucket { store, connection: connection.clone() }) as Arc<dyn Bucket>)
         })
     }
 }
 
 #[derive(Debug)]
-struct NatsBucket(Store);
+struct NatsBucket {
+    store: Store,
+    connection: Connection,
+}
 
 impl Bucket for NatsBucket {
     fn get<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<Entry, BucketError>> {
         Box::pin(async move {
             check(key)?;
-            let subject = format!("{}{key}", self.0.prefix);
+            let subject = format!("{}{key}", self.store.prefix);
             // The leader's word: a follower may not have heard yet of what this function wrote.
-            match self.0.stream.get_last_raw_message_by_subject(&subject).await {
+            let read = self.store.stream.get_last_raw_message_by_subject(&subject);
+            match self.connection.answered(read).await.ok_or_else(lost)? {
                 Ok(message) => Ok(Entry {
                     value: has_value(&message.headers).then_some(message.payload),
                     revision: message.sequence,
@@ -74,7 +80,10 @@ impl Bucket for NatsBucket {
     }
 
     fn put<'a>(&'a self, key: &'a str, value: Bytes) -> BoxFuture<'a, Result<(), BucketError>> {
-        Box::pin(async move { self.0.put(key, value).await.map(drop).map_err(failed) })
+        Box::pin(async move {
+            let stored = self.connection.answered(self.store.put(key, value)).await;
+            stored.ok_or_else(lost)?.map(drop).map_err(failed)
+        })
     }
 
     fn replace<'a>(
@@ -84,8 +93,8 @@ impl Bucket for NatsBucket {
         revision: u64,
     ) -> BoxFuture<'a, Result<u64, BucketError>> {
         Box::pin(async move {
-            let stored = self.0.update(key, value, revision).await;
-            stored.map_err(|err| match err.kind() {
+            let stored = self.connection.answered(self.store.update(key, value, revision)).await;
+            stored.ok_or_else(lost)?.map_err(|err| match err.kind() {
                 UpdateErrorKind::WrongLastRevision => BucketError::Conflict,
                 _ if is_too_large(&err) => BucketError::TooLarge(err.to_string()),
                 _ => failed(err),
@@ -94,12 +103,15 @@ impl Bucket for NatsBucket {
     }
 
     fn delete<'a>(&'a self, key: &'a str) -> BoxFuture<'a, Result<(), BucketError>> {
-        Box::pin(async move { self.0.delete(key).await.map_err(failed) })
+        Box::pin(async move {
+            let deleted = self.connection.answered(self.store.delete(key)).await;
+            deleted.ok_or_else(lost)?.map_err(failed)
+        })
     }
 
     fn keys(&self, skip: usize, count: usize) -> BoxFuture<'_, Result<Vec<String>, BucketError>> {
         Box::pin(async move {
-            let keys = self.0.keys().await.map_err(failed)?;
+            let keys = self.store.keys().await.map_err(failed)?;
             keys.skip(skip).take(count).try_collect().await.map_err(failed)
         })
     }
@@ -126,6 +138,10 @@ fn is_too_large(err: &(dyn std::error::Error + 'static)) -> bool {
     std::iter::successors(Some(err), |err| err.source())
         .filter_map(|err| err.downcast_ref::<async_nats::jetstream::Error>())
         .any(|err| err.error_code() == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM)
+}
+
+fn lost() -> BucketError {
+    failed("the connection to NATS broke before the answer came")
 }
 
 fn failed(err: impl Display) -> BucketError {

@@ -118,6 +118,19 @@ impl Connection {
         self.denied.borrow().iter().cloned().collect()
     }
 
+    /// The answer to a question, or `None` once the connection it was asked through is gone: the
+    /// next one brings no answers for it.
+    pub(super) async fn answered<T>(&self, answer: impl Future<Output = T>) -> Option<T> {
+        let mut state = self.state.clone();
+        let asked = state.borrow_and_update().generation;
+        let replaced = state.wait_for(|state| state.generation != asked);
+        tokio::select! {
+            biased;
+            answer = answer => Some(answer),
+            _ = replaced => None,
+        }
+    }
+
     /// The version of the server.
     #[must_use]
     pub fn server_version(&self) -> String {

@@ -63,10 +63,14 @@ impl NatsLedger {
         let mut pause = Pause::default();
         loop {
             // The leader's word: a follower may not have heard yet of a failure a moment ago.
-            match self.stream.get_last_raw_message_by_subject(key).await {
-                Ok(message) => return Some(decode(key, &message.payload)),
-                Err(err) if err.kind() == LastRawMessageErrorKind::NoMessageFound => return None,
-                Err(err) => pause.after("read", &err).await,
+            let read = self.stream.get_last_raw_message_by_subject(key);
+            match self.connection.answered(read).await {
+                Some(Ok(message)) => return Some(decode(key, &message.payload)),
+                Some(Err(err)) if err.kind() == LastRawMessageErrorKind::NoMessageFound => {
+                    return None;
+                }
+                Some(Err(err)) => pause.after("read", &err).await,
+                None => {}
             }
         }
     }
@@ -99,8 +103,12 @@ impl Ledger for NatsLedger {
         let key = self.key(origin, sequence);
         let value = serde_json::to_vec(record).unwrap_or_default();
         let mut pause = Pause::default();
-        while let Err(err) = self.store(&key, value.clone()).await {
-            pause.after("written", &err).await;
+        loop {
+            match self.connection.answered(self.store(&key, value.clone())).await {
+                Some(Ok(())) => return,
+                Some(Err(err)) => pause.after("written", &err).await,
+                None => {}
+            }
         }
     }
 

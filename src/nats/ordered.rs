@@ -14,6 +14,8 @@ use crate::source::{Delivery, Room, Source, SourceError};
 
 /// How often it is looked whether anything is still missing.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
+/// How often it is said that something is.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 
 /// A source that holds back events until those before them are here.
 ///
@@ -26,6 +28,7 @@ pub struct OrderedSource {
     look: Instant,
     /// Since when events are held back.
     closed: Instant,
+    complained: Instant,
     bytes: usize,
 }
 
@@ -35,7 +38,7 @@ impl OrderedSource {
     #[must_use]
     pub fn new(source: NatsSource, bytes: usize) -> Self {
         let now = Instant::now();
-        Self { source, gate: Gate::new(), look: now, closed: now, bytes }
+        Self { source, gate: Gate::new(), look: now, closed: now, complained: now, bytes }
     }
 
     /// Opens the gate if all that is unacknowledged is here. What this runner has acknowledged and
@@ -51,11 +54,28 @@ impl OrderedSource {
                 info!(consumer = self.source.name(), held, ?after, "in order again");
                 self.gate.open(delivered);
             }
-            Ok(_) => {}
+            Ok(Some(progress)) => self.complain(progress),
+            Ok(None) => {}
             Err(err) => {
                 warn!(consumer = self.source.name(), %err, "the consumer cannot be looked at")
             }
         }
+    }
+
+    /// Says now and then for how long events are held back already.
+    fn complain(&mut self, progress: Progress) {
+        if self.complained.elapsed() < COMPLAIN_EVERY {
+            return;
+        }
+        self.complained = Instant::now();
+        warn!(
+            consumer = self.source.name(),
+            held = self.gate.held().len(),
+            after = ?self.closed.elapsed(),
+            unacknowledged = progress.unacknowledged,
+            claimed = self.source.claimed(),
+            "held back until earlier events come again"
+        );
     }
 
     /// What is held back takes room as well.
@@ -80,7 +100,7 @@ impl OrderedSource {
         }
         if was_open && !self.gate.is_open() {
             self.closed = Instant::now();
-            self.look = self.closed;
+            (self.look, self.complained) = (self.closed, self.closed);
         }
     }
 }

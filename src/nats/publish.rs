@@ -72,8 +72,9 @@ impl NatsSink {
         message: PublishMessage,
     ) -> Result<jetstream::publish::PublishAck, jetstream::context::PublishError> {
         let sent = self.0.context.send_publish(subject.to_owned(), message).await?;
-        match tokio::time::timeout(ACK_WAIT, sent).await {
-            Ok(answer) => answer,
+        match tokio::time::timeout(ACK_WAIT, self.0.answered(sent.into_future())).await {
+            Ok(Some(answer)) => answer,
+            Ok(None) => Err(PublishErrorKind::BrokenPipe.into()),
             Err(_) => Err(PublishErrorKind::TimedOut.into()),
         }
     }

@@ -187,6 +187,7 @@ impl Supervised {
             taken = self.seat() => taken?.take(),
             () = shutdown.drain.cancelled() => return Ok(()),
         };
+        self.unblock();
         let mut ownership = tokio::select! {
             ownership = taken => ownership,
             () = shutdown.drain.cancelled() => return Ok(()),
@@ -203,14 +204,18 @@ impl Supervised {
         tokio::pin!(working);
         let ended = tokio::select! {
             ended = &mut working => ended,
-            () = ownership.keep() => {
-                warn!(binding = name, "this runner no longer works on the binding");
-                working.await
-            }
+            () = ownership.keep() => working.await,
         };
+        if !shutdown.drain.is_cancelled() {
+            warn!(binding = name, "this runner no longer works on the binding");
+        }
         self.binding.metrics.partitions_owned.dec();
         ownership.give_up().await;
         ended
+    }
+
+    fn unblock(&self) {
+        self.blocked.send_if_modified(|why| why.take().is_some());
     }
 
     async fn seat(&self) -> Result<Seat, String> {
@@ -249,7 +254,7 @@ impl Supervised {
         let ended = tokio::select! {
             ended = &mut running => ended,
             () = tokio::time::sleep(SETTLED_AFTER) => {
-                self.blocked.send_if_modified(|why| why.take().is_some());
+                self.unblock();
                 running.await
             }
         };

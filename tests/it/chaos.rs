@@ -123,7 +123,7 @@ def handle(event, context):
     return f"{key} {n} {state['last']}"
 "#;
 
-/// Runners are killed and frozen: every key's events are applied in order, once each.
+/// Runners are killed and frozen, and servers killed: every key's events are applied in order, once each.
 #[tokio::test(flavor = "multi_thread")]
 async fn every_key_is_applied_in_order_once_through_kills_and_freezes() {
     let size = Size::of((2_000, 4), (200_000, 24));
@@ -139,11 +139,12 @@ async fn every_key_is_applied_in_order_once_through_kills_and_freezes() {
     let mut takeovers = Vec::new();
     for kill in 1..=size.kills {
         fleet.wait_outputs(size.events * kill / (size.kills + 1)).await;
-        // Every third one is stopped for longer than its claims last, and goes on then.
-        takeovers.push(match kill % 3 {
-            2 => fleet.freeze_owner(Duration::from_secs(8)).await,
-            _ => fleet.kill_owner().await,
-        });
+        match kill % 4 {
+            // Stopped for longer than its claims last; it goes on then.
+            2 => takeovers.push(fleet.freeze_owner(Duration::from_secs(8)).await),
+            3 => fleet.kill_server().await,
+            _ => takeovers.push(fleet.kill_owner().await),
+        }
     }
     fleet.wait_outputs(size.events).await;
     streams.wait_settled("t-f").await;

@@ -93,11 +93,16 @@ impl Runner {
     /// Waits until `/readyz` says so.
     pub(crate) async fn wait_ready(&mut self) {
         let (admin, child) = (self.admin, &mut self.child);
+        let mut said = None;
         eventually("the runner is ready", async || {
             if let Some(status) = child.try_wait().expect("the runner can be asked") {
                 panic!("the runner ended with {status} before it was ready");
             }
-            let (status, _) = get(admin, "/readyz").await?;
+            let (status, body) = get(admin, "/readyz").await?;
+            if status != 200 && said.as_ref() != Some(&body) {
+                eprintln!("not ready yet: {body}");
+                said = Some(body);
+            }
             (status == 200).then_some(())
         })
         .await;
