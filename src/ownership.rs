@@ -144,8 +144,7 @@ impl Ownership {
             match self.seat.patiently(written, until).await {
                 Ok(revision) => {
                     self.revision = revision;
-                    self.until.send_replace(asked + self.seat.life);
-                    return true;
+                    return self.extend(asked + self.seat.life);
                 }
                 Err(err) => debug!(key = self.seat.key, %err, "ownership was not renewed"),
             }
@@ -154,6 +153,18 @@ impl Ownership {
             }
             sleep(PAUSE).await;
         }
+    }
+
+    /// Whether it had not run out before: events that ended meanwhile were dropped, so that it must
+    /// not come back to life.
+    fn extend(&self, end: Instant) -> bool {
+        self.until.send_if_modified(|until| {
+            let in_time = Instant::now() < *until;
+            if in_time {
+                *until = end;
+            }
+            in_time
+        })
     }
 
     /// A renewal whose answer was lost has changed the revision.
@@ -179,4 +190,69 @@ impl Ownership {
 fn owner(entry: &Entry) -> Option<&str> {
     let value = entry.value.as_deref()?;
     serde_json::from_slice::<Owner<'_>>(value).ok()?.owner
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use bytes::Bytes;
+    use futures_util::future::{BoxFuture, ready};
+
+    use super::*;
+
+    const LIFE: Duration = Duration::from_millis(60);
+
+    /// Takes a first value at once, a second one too late, and no third one.
+    #[derive(Default)]
+    struct Slow(AtomicU64);
+
+    impl Bucket for Slow {
+        fn get<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Entry, BucketError>> {
+            Box::pin(ready(Ok(Entry::default())))
+        }
+
+        fn put<'a>(&'a self, _: &'a str, _: Bytes) -> BoxFuture<'a, Result<(), BucketError>> {
+            Box::pin(ready(Ok(())))
+        }
+
+        fn replace<'a>(
+            &'a self,
+            _: &'a str,
+            _: Bytes,
+            _: u64,
+        ) -> BoxFuture<'a, Result<u64, BucketError>> {
+            Box::pin(async {
+                match self.0.fetch_add(1, Ordering::Relaxed) {
+                    0 => Ok(1),
+                    // Blocks, as a machine does that has no time for this runner.
+                    1 => {
+                        std::thread::sleep(LIFE);
+                        Ok(2)
+                    }
+                    _ => Err(BucketError::Conflict),
+                }
+            })
+        }
+
+        fn delete<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), BucketError>> {
+            Box::pin(ready(Ok(())))
+        }
+
+        fn keys(&self, _: usize, _: usize) -> BoxFuture<'_, Result<Vec<String>, BucketError>> {
+            Box::pin(ready(Ok(Vec::new())))
+        }
+    }
+
+    #[tokio::test]
+    async fn an_ownership_that_ran_out_is_not_renewed() {
+        let bucket = Arc::new(Slow::default());
+        let kept: Arc<dyn Bucket> = Arc::clone(&bucket) as _;
+        let seat = Seat::new(kept, "f".to_owned(), "me".to_owned(), LIFE);
+        let mut ownership = seat.take().await;
+        let fence = ownership.fence();
+        ownership.keep().await;
+        assert!(!fence.holds());
+        assert_eq!(bucket.0.load(Ordering::Relaxed), 2);
+    }
 }
