@@ -18,6 +18,7 @@ use crate::{
     event::{Event, Publish},
     letter::{self, Written as Letters},
     observer::Invocation,
+    outputs::Provenance,
     settle::{
         Ack, End, GIVEN_BACK_FOR, Letter, Memory, Now, Outcome, RETRY_AFTER_MAX, Reason, Record,
         Settlement, give_up, settle, stay_parked,
@@ -211,9 +212,11 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
     }
 
     /// Stores a dead letter, however long that takes: the event is not given up before. Returns
-    /// whether its payload is in it.
+    /// whether its event may go: the payload is in it, or stays in any case.
     async fn bury<C>(&self, letter: &Letter, passage: &Passage<C>) -> bool {
-        let from = self.from(passage);
+        // A letter that is there from the first run says nothing of this one.
+        let replay = self.replay.as_ref().map(|replay| replay.id.as_str());
+        let from = Provenance { replay, ..self.from(passage) };
         let subject = format!("{}.{}", self.dead_letter_subject, self.spec.name);
         let max = self.sink.max_payload();
         let now = OffsetDateTime::now_utc();
@@ -230,13 +233,15 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             pause = (pause * 2).min(Duration::from_secs(10));
         }
         self.metrics.dead_letter(letter.reason);
-        if !whole {
+        // A replay takes nothing out of its stream, whatever it says.
+        if !whole && self.replay.is_none() {
             let parked = Record { parked: true, seen: passage.delivered, ..passage.record.clone() };
             let (origin, sequence) = passage.place();
             self.ledger.write(origin, sequence, &parked).await;
             warn!(event = %passage.event.id, "the dead letter has no room for the payload, which stays in its stream");
+            return false;
         }
-        whole
+        true
     }
 
     fn tell(&self, event: &Event, end: Settled) {

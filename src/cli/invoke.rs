@@ -179,7 +179,13 @@ fn tell(
                 stream: Arc::clone(&event.id.stream),
                 created: OffsetDateTime::UNIX_EPOCH,
             };
-            let from = Provenance { name: &manifest.name, binding: name, origin: &origin, event };
+            let from = Provenance {
+                name: &manifest.name,
+                binding: name,
+                origin: &origin,
+                event,
+                replay: None,
+            };
             let publish = binding.and_then(|binding| binding.publish.as_ref());
             match outputs::address(outputs, publish, from, OffsetDateTime::now_utc()) {
                 Err(why) => Told::failure(format!("bad reply: {why}\n  {again}")),

@@ -9,6 +9,7 @@ mod compare;
 mod consumer;
 mod plan;
 mod rename;
+mod replay;
 mod site;
 mod stream;
 
@@ -35,6 +36,7 @@ pub(super) use consumer::{Consumer, Restored, find};
 use plan::{Deed, Durable};
 pub use plan::{Field, Kind, Object, Plan, Planned, Step};
 pub(super) use rename::Ancestor;
+pub use replay::Replays;
 use site::Site;
 pub(super) use stream::find_stream;
 
