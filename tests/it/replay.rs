@@ -13,7 +13,7 @@ use crate::harness::{NatsServer, Runner, Site, Streams, eventually};
 /// Notes each call, waits for as long as the file `pause` says, fails for the keys in `poison`.
 const FUNCTION: &str = r#"
 import json, os, time
-from pelton import Reject
+from pelton import Retry
 
 def read(name):
     try:
@@ -32,6 +32,19 @@ def handle(event, context):
         context.state = (context.state or 0) + 1
         return {"n": event.data["n"], "count": context.state}
     return {"n": event.data["n"]}
+"#;
+
+/// The same for the events of a batch.
+const BATCHED: &str = r#"
+one = handle
+
+def handle(events, context):
+    def each(event):
+        try:
+            return one(event, context)
+        except ValueError as err:
+            return Retry(str(err))
+    return [each(event) for event in events]
 "#;
 
 struct Bench {
@@ -53,7 +66,8 @@ bindings:
   - {{ subject: in.>, function: f, publish: out.f, ack_wait: 3s, retry: {{ attempts: 2, backoff: 10ms..10ms }}{extra} }}
 "#
     ));
-    site.file("f.py", FUNCTION);
+    let batched = if extra.contains("batch:") { BATCHED } else { "" };
+    site.file("f.py", format!("{FUNCTION}{batched}"));
     let mut runner = Runner::start(&site, &server).await;
     let bench = Bench { server, streams, site };
     bench.send(0, count).await;
@@ -195,12 +209,6 @@ async fn mistakes_are_told_before_anything_runs() {
 async fn what_fails_is_retried_told_and_a_dead_letter() {
     for extra in ["", ", order_by: { json: /key }", ", batch: { max: 5, wait: 50ms }"] {
         let bench = bench(extra, 70).await;
-        if extra.contains("batch") {
-            bench.site.file(
-                "f.py",
-                format!("{FUNCTION}\none = handle\ndef handle(events, context):\n    def each(event):\n        try:\n            return one(event, context)\n        except ValueError as err:\n            return Retry(str(err))\n    return [each(event) for event in events]\nfrom pelton import Retry\n"),
-            );
-        }
         bench.send(70, 400).await;
         bench.site.file("poison", "k3");
         let (code, report) = bench.replay(&["--from", "1", "--to", "70"]).await;
@@ -243,11 +251,17 @@ async fn state_is_replayed_in_memory_only() {
     assert!(told.contains("keeps state") && told.contains("--dry-run"), "{told}");
     let bucket = bench.streams.js.get_stream("KV_b").await.expect("the bucket");
     let before = bucket.cached_info().state.last_sequence;
-    // The last event of each key says how many it counted: all of them, from nothing.
-    bench.site.file("f.py", FUNCTION.replace("return {\"n\"", "assert context.state <= 5\n        return {\"n\""));
+    let counting =
+        "\n        print(context.state, file=open(os.environ[\"SITE\"] + \"/counts\", \"a\"))";
+    let line = "context.state = (context.state or 0) + 1";
+    bench.site.file("f.py", FUNCTION.replace(line, &format!("{line}{counting}")));
     let (code, report) = bench.replay(&["--from", "1", "--dry-run"]).await;
     assert_eq!((code, &report["done"]), (0, &35.into()), "{report}");
     assert_eq!(bench.seen().len(), 35, "each is called for, though all were applied already");
+    let mut counts = bench.site.lines("counts");
+    counts.sort();
+    let expected: Vec<String> = (0..35).map(|n| (n / 7 + 1).to_string()).collect();
+    assert_eq!(counts, expected, "each key counts from nothing");
     let mut bucket = bench.streams.js.get_stream("KV_b").await.expect("the bucket");
     let now = bucket.info().await.expect("it answers").state.last_sequence;
     assert_eq!((now, bench.streams.count("OUT").await), (before, 35));

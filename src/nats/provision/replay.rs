@@ -11,9 +11,7 @@ use prometheus::IntCounter;
 
 use super::{
     Adoption, BINDING, OWNER, ProvisionError, Provisioned, Provisioning, START, find, find_stream,
-    ledger_name,
-    plan::Durable,
-    site::Site,
+    ledger_name, plan::Durable, site::Site,
 };
 use crate::{
     keyvalue::{Bucket, BucketError, Buckets as _},
@@ -42,7 +40,7 @@ pub struct Replays {
 }
 
 /// What extends the claims of a source for as long as it is polled.
-pub type Extender = BoxFuture<'static, ()>;
+pub(super) type Extender = BoxFuture<'static, ()>;
 
 impl Replays {
     /// Those of a binding whose manifest has run on this server.
@@ -70,7 +68,8 @@ impl Replays {
         }
         let mut config = site.consumer_config(binding);
         let durable = format!("{}-{}{SUFFIX}", manifest.name, binding.name);
-        config.description = Some(format!("replay of binding {} of {}", binding.name, manifest.name));
+        config.description =
+            Some(format!("replay of binding {} of {}", binding.name, manifest.name));
         config.durable_name = Some(durable);
         config.metadata.remove(START);
         Ok(Self {
@@ -102,7 +101,8 @@ impl Replays {
     pub async fn under_way(&self) -> Result<Option<Replay>, ProvisionError> {
         let Some(info) = self.info().await? else { return Ok(None) };
         let metadata = &info.config.metadata;
-        let ours = [OWNER, BINDING].iter().all(|key| metadata.get(*key) == self.config.metadata.get(*key));
+        let ours =
+            [OWNER, BINDING].iter().all(|key| metadata.get(*key) == self.config.metadata.get(*key));
         let replay = metadata.get(REPLAY).and_then(|text| serde_json::from_str(text).ok());
         match replay {
             Some(replay) if ours => Ok(Some(replay)),
@@ -170,7 +170,8 @@ impl Replays {
             num_replicas: 1,
             ..pull::Config::default()
         };
-        let unavailable = |err: &dyn std::fmt::Display| ProvisionError::Unavailable(err.to_string());
+        let unavailable =
+            |err: &dyn std::fmt::Display| ProvisionError::Unavailable(err.to_string());
         let made = self.stream.create_consumer(config).await.map_err(|err| unavailable(&err))?;
         let info = made.cached_info().clone();
         self.stream.delete_consumer(&info.name).await.map_err(|err| unavailable(&err))?;
@@ -189,9 +190,9 @@ impl Replays {
         let text = serde_json::to_string(replay).unwrap_or_default();
         config.metadata.insert(REPLAY.to_owned(), text);
         let made = self.connection.context.create_consumer_strict_on_stream(config, self.stream());
-        made.await.map(drop).map_err(|err| {
-            problem(format!("consumer {} cannot be created: {err}", self.durable()))
-        })
+        made.await
+            .map(drop)
+            .map_err(|err| problem(format!("consumer {} cannot be created: {err}", self.durable())))
     }
 
     /// Takes away what a replay had: its durable, and what is remembered of its events.
