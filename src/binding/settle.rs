@@ -44,6 +44,8 @@ struct Settled {
     ack: Ack,
     /// Whether its record has no more use once it is released.
     forget: bool,
+    /// Whether it keeps its claim.
+    held: bool,
 }
 
 impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
@@ -92,12 +94,12 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             ack = Ack::Redeliver { after: RETRY_AFTER_MAX };
             wait = if self.spec.order.is_some() { Wait::Aside } else { Wait::InStream };
         }
-        let end = Settled { told, dead_letter, ack, forget };
+        let end = Settled { told, dead_letter, ack, forget, held: false };
         let after = match end.ack {
             Ack::Redeliver { after } if wait != Wait::InStream => after,
             _ => return self.release(passage, end).await,
         };
-        self.tell(&passage.event, end);
+        self.tell(&passage.event, Settled { held: true, ..end });
         match wait {
             Wait::Aside => self.set_aside(passage, after),
             Wait::InStream | Wait::InLane => self.hold(passage, after),
@@ -245,7 +247,8 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
     }
 
     fn tell(&self, event: &Event, end: Settled) {
-        let Settled { told: Told { outcome, took, error, outputs }, dead_letter, ack, .. } = end;
+        let Settled { told, dead_letter, ack, held, .. } = end;
+        let Told { outcome, took, error, outputs } = told;
         if let Some(reason) = dead_letter {
             warn!(
                 event = %event.id, binding = self.spec.name, reason = reason.as_str(),
@@ -254,7 +257,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
         } else if outcome != Outcome::Done {
             info!(
                 event = %event.id, binding = self.spec.name, outcome = outcome.as_str(),
-                attempt = event.attempt, error, "given back"
+                attempt = event.attempt, error, "{}", if held { "held back" } else { "given back" }
             );
         }
         let Some(observer) = &self.observer else { return };
@@ -270,6 +273,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             outputs,
             dead_letter,
             ack,
+            held,
         });
     }
 }

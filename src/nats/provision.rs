@@ -188,6 +188,11 @@ impl Provisioned {
         self.consumers.iter().find(|known| known.binding == binding.name)
     }
 
+    /// The consumer of what comes back to a binding.
+    pub(super) fn comeback_consumer(&self, binding: &str) -> Option<&Consumer> {
+        self.comebacks.iter().find(|known| known.binding == binding)
+    }
+
     pub(super) fn consumers(&self) -> &[Consumer] {
         &self.consumers
     }
@@ -231,6 +236,7 @@ impl Plan {
         plan.warnings = output_warnings(connection, manifest, Windows::AsWritten).await?;
         let mut streams: Vec<&str> = manifest.streams.iter().map(|s| s.name.as_str()).collect();
         streams.extend(plan.durables.iter().map(|durable| durable.stream.as_str()));
+        streams.push(&manifest.dead_letter.stream);
         streams.sort_unstable();
         streams.dedup();
         for stream in streams {

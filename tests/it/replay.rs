@@ -219,7 +219,8 @@ async fn what_fails_is_retried_told_and_a_dead_letter() {
         let letters = bench.streams.wait_letters(10).await;
         assert!(letters.iter().all(|letter| letter.get("consumer") == "t-f=replay"));
         assert!(letters.iter().all(|letter| letter.outcomes() == ["retry", "retry"]));
-        assert_eq!(bench.seen().len(), 80, "{extra}");
+        let calls: BTreeSet<_> = bench.seen().into_iter().collect();
+        assert_eq!(calls.len(), 80, "{extra}");
         bench.is_over().await;
         // Again: letters of their own, whatever became of those that are there.
         let (_, report) = bench.replay(&["--from", "1", "--to", "7"]).await;

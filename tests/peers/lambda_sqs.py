@@ -10,8 +10,8 @@ def handler(event, context):
             assert record["eventSource"] == "aws:sqs"
             assert record["messageAttributes"]["pelton-subject"]["stringValue"] == "in.peer"
             attempt = record["attributes"]["ApproximateReceiveCount"]
-            print(json.dumps([record["messageId"], attempt, len(event["Records"])]), file=seen)
             numbers.append(json.loads(record["body"])["n"])
+            print(json.dumps([numbers[-1], attempt, len(event["Records"])]), file=seen)
     if 55 in numbers:
         raise RuntimeError("poison")
     if 77 in numbers:
