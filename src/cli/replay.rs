@@ -1,10 +1,10 @@
 //! `pelton replay`: stored events of a binding, through its function once more.
 
+mod args;
 mod tally;
 
 use std::{
     io::{self, IsTerminal as _},
-    path::PathBuf,
     process::ExitCode,
     sync::Arc,
     time::Duration,
@@ -14,12 +14,13 @@ use tokio::task::JoinSet;
 
 use super::{
     Failure, connect,
-    dlq::{check_binding, moment},
+    dlq::check_binding,
     json, load,
     plan::Output,
     signals,
     terminal::{self, say},
 };
+pub(super) use args::Args;
 use pelton::{
     manifest::{Binding, Manifest},
     metrics::Metrics,
@@ -35,69 +36,6 @@ use tally::Tally;
 
 /// How long another replay may take to end before it is said that it is waited for.
 const TURN_PATIENCE: Duration = Duration::from_secs(1);
-
-/// Arguments of `pelton replay`.
-#[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:
-  pelton replay payment --from 2030-01-31T12:00:00Z --to 2030-01-31T14:00:00Z
-  pelton replay payment --from 4711 --dry-run
-  pelton replay audit --from 30d --as-new --yes
-
-Outputs have the ids that they had: within the duplicate window of its stream an output that is
-there already is not stored again. Interrupted, or killed, the same command goes on where it was.")]
-pub(super) struct Args {
-    /// The binding.
-    binding: String,
-
-    /// The manifest [default: pelton.yaml].
-    file: Option<PathBuf>,
-
-    /// The first event: its sequence, or the time (RFC 3339) since which it was stored, or so long
-    /// ago: `2h`, `30d`.
-    #[arg(long, value_parser = written)]
-    from: Written,
-
-    /// The last event: its sequence, or the time before which it was stored, or so long ago [default:
-    /// the last one there is].
-    #[arg(long, value_parser = written)]
-    to: Option<Written>,
-
-    /// Call the function, and store nothing: no outputs, no state, no dead letters. State begins
-    /// with nothing, in memory.
-    #[arg(long, conflicts_with = "as_new")]
-    dry_run: bool,
-
-    /// Give outputs new ids, so that they are stored whatever was stored before.
-    #[arg(long)]
-    as_new: bool,
-
-    /// Begin anew instead of going on with a replay that was interrupted.
-    #[arg(long)]
-    restart: bool,
-
-    /// Do not ask.
-    #[arg(short, long)]
-    yes: bool,
-
-    /// How to print what came of it.
-    #[arg(short, long, value_enum, default_value_t)]
-    output: Output,
-}
-
-/// A bound, and how it was written.
-#[derive(Debug, Clone)]
-struct Written {
-    text: String,
-    bound: Bound,
-}
-
-fn written(text: &str) -> Result<Written, String> {
-    let bound = match text.parse() {
-        Ok(sequence) => Bound::Sequence(sequence),
-        Err(_) => Bound::Time(moment(text).map_err(|why| format!("a sequence, {why}"))?),
-    };
-    Ok(Written { text: text.to_owned(), bound })
-}
 
 pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let manifest = Arc::new(load(args.file.as_deref())?.manifest);
@@ -142,11 +80,13 @@ impl Stage {
         let plan = self.plan().await?;
         let (Plan::Begin { replay, events } | Plan::GoOn { replay, events }) = &plan;
         let what = self.describe(replay, *events);
+        let tally = Arc::new(Tally::new(&self.binding.name, *events));
+        let replayer = self.replayer(&tally)?;
         match &plan {
             Plan::GoOn { .. } => eprintln!("going on with a replay: {what} left"),
             Plan::Begin { events: 0, .. } => {
-                say!("nothing to replay: {what}");
-                return Ok(ExitCode::SUCCESS);
+                eprintln!("nothing to replay: {what}");
+                return self.tell(&tally, &replayer, replay, true);
             }
             Plan::Begin { .. } if !self.args.yes && !self.args.dry_run && !confirmed(&what)? => {
                 say!("nothing was replayed");
@@ -157,8 +97,6 @@ impl Stage {
         let shutdown = Shutdown::default();
         let mut background = JoinSet::new();
         background.spawn(signals::obey(shutdown.clone()));
-        let tally = Arc::new(Tally::new(&self.binding.name, *events));
-        let replayer = self.replayer(&tally)?;
         let turn = self.turn(&replayer);
         let mut ownership = tokio::select! {
             turn = turn => turn?,
@@ -183,6 +121,12 @@ impl Stage {
         background.spawn(Arc::clone(&tally).show());
         let done =
             replayer.run(&self.connection, &self.replays, replay, &mut ownership, &shutdown).await;
+        if let (Plan::Begin { .. }, Err(ReplayError::Build(_) | ReplayError::Function(_))) =
+            (&plan, &done)
+        {
+            // Nothing has run: there is nothing to go on with.
+            self.replays.end().await?;
+        }
         ownership.give_up().await;
         tally.hide();
         self.tell(&tally, &replayer, replay, done?)

@@ -149,12 +149,10 @@ async fn binding_report(
     };
     let comebacks =
         find(connection, &manifest.dead_letter.stream, &format!("{durable}-redrive")).await?;
-    let (pending, ack_pending) = [&info, &comebacks].into_iter().flatten().fold(
-        (0, 0),
-        |(pending, ack_pending), info| {
+    let (pending, ack_pending) =
+        [&info, &comebacks].into_iter().flatten().fold((0, 0), |(pending, ack_pending), info| {
             (pending + info.num_pending, ack_pending + info.num_ack_pending as u64)
-        },
-    );
+        });
     let (dead_letters, last_error) = dead_letters(connection, manifest, binding).await?;
     Ok(BindingReport {
         binding: binding.name.clone(),

@@ -314,6 +314,9 @@ async fn what_waits_to_come_back_is_counted() {
     assert_eq!(code, 0, "{told}");
     let (_, listed, _) = bench.pelton(&["list", "-o", "json"]).await;
     let listed: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
-    assert_eq!((&listed["bindings"][0]["lag"], &listed["bindings"][1]["lag"]), (&2.into(), &0.into()));
+    assert_eq!(
+        (&listed["bindings"][0]["lag"], &listed["bindings"][1]["lag"]),
+        (&2.into(), &0.into())
+    );
     assert_eq!(listed["orphans"].as_array().map(Vec::len), Some(0), "{listed}");
 }

@@ -178,7 +178,7 @@ async fn stored_events_run_again_and_their_outputs_are_known() {
 
     let (code, said, told) = bench.pelton(&["replay", "f", "--from", "1h", "--to", "1h"]).await;
     assert_eq!(code, 0, "{told}");
-    assert!(said.contains("nothing to replay"), "{said}");
+    assert!(told.contains("nothing to replay") && said.contains("0 events done"), "{said}{told}");
     bench.is_over().await;
 }
 
@@ -201,6 +201,7 @@ async fn mistakes_are_told_before_anything_runs() {
     assert_eq!(code, 1, "{told}");
     assert!(told.contains("cannot be started") && told.contains("division by zero"), "{told}");
     assert!(bench.seen().is_empty());
+    bench.is_over().await;
 }
 
 /// Events that fail are tried again as the binding says, while new ones keep coming behind the last

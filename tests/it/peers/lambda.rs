@@ -124,7 +124,10 @@ bindings:
         let (reason, error) = match n {
             55 => ("attempts_exhausted", "RuntimeError: poison".to_owned()),
             77 => ("bad_reply", "there is no record `nobody` in this batch".to_owned()),
-            _ => ("attempts_exhausted", format!("IN:{} in batchItemFailures", letter.get("sequence"))),
+            _ => (
+                "attempts_exhausted",
+                format!("IN:{} in batchItemFailures", letter.get("sequence")),
+            ),
         };
         assert_eq!(letter.get("reason"), reason, "{n}");
         assert!(letter.get("error").contains(&error), "{n}: {letter:#?}");
