@@ -28,8 +28,8 @@ use crate::{
     source::{Fence, Source, SourceError},
 };
 
-/// The shortest life of the right to replay a binding.
-const OWNERSHIP_MIN: Duration = Duration::from_secs(1);
+/// The shortest life of the right to replay a binding: below it, a busy machine ends a replay.
+const OWNERSHIP_MIN: Duration = Duration::from_secs(5);
 
 /// What it takes to replay a binding.
 #[derive(Debug)]
@@ -94,11 +94,16 @@ impl Replayer {
         shutdown: &Shutdown,
     ) -> Result<bool, ReplayError> {
         let binding = Arc::new(self.binding(connection, replays, replay)?);
+        let fence = ownership.fence();
         let working = async {
             binding.handler.start().await?;
-            self.work(&binding, replays, replay, ownership, shutdown).await
+            self.work(&binding, replays, replay, fence, shutdown).await
         };
-        let ended = working.await;
+        tokio::pin!(working);
+        let ended = tokio::select! {
+            ended = &mut working => ended,
+            () = ownership.keep() => working.await,
+        };
         binding.handler.stop().await;
         if matches!(ended, Ok(true)) {
             replays.end().await?;
@@ -153,7 +158,7 @@ impl Replayer {
         binding: &Arc<Binding<Outlet, NatsLedger>>,
         replays: &Replays,
         replay: &Replay,
-        ownership: &mut Ownership,
+        fence: Fence,
         shutdown: &Shutdown,
     ) -> Result<bool, ReplayError> {
         let extensions = binding.metrics.lease_extensions.clone();
@@ -162,21 +167,13 @@ impl Replayer {
         background.spawn(extender);
         background.spawn(shutdown.clone().enforce(self.manifest.drain));
         let (done, is_done) = watch::channel(false);
-        let fence = ownership.fence();
         let run = Run { binding, shutdown, fence };
-        let running = async {
-            match self.binding.order {
-                Some(_) => {
-                    let source = OrderedSource::new(source, self.binding.slot_bytes);
-                    run.over(until.of(source, done)).await
-                }
-                None => run.over(until.of(source, done)).await,
+        match self.binding.order {
+            Some(_) => {
+                let source = OrderedSource::new(source, self.binding.slot_bytes);
+                run.over(until.of(source, done)).await?;
             }
-        };
-        tokio::pin!(running);
-        tokio::select! {
-            ended = &mut running => ended?,
-            () = ownership.keep() => running.await?,
+            None => run.over(until.of(source, done)).await?,
         }
         Ok(*is_done.borrow())
     }
