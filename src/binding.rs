@@ -22,6 +22,7 @@ use crate::{
     manifest,
     metrics::{BindingMetrics, Metrics},
     observer::Observer,
+    replay::Replay,
     settle::Policy,
     shutdown::Shutdown,
     source::{Fence, Ledger, Sink, Source, SourceError},
@@ -59,6 +60,8 @@ pub struct Binding<K, L> {
     pub health: Health,
     /// One at a time: events that vanished with a runner before.
     pub quarantine: Semaphore,
+    /// The replay that this is, if it is one.
+    pub replay: Option<Replay>,
 }
 
 impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {

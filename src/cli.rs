@@ -12,6 +12,7 @@ mod new;
 mod pause;
 mod payload;
 mod plan;
+mod replay;
 mod run;
 mod schema;
 mod send;
@@ -66,6 +67,8 @@ enum Verb {
     List(list::Args),
     /// Look at dead letters, send them again, throw them away.
     Dlq(dlq::Args),
+    /// Run stored events through a binding's function once more.
+    Replay(replay::Args),
     /// Keep a binding's events from being delivered.
     Pause(pause::PauseArgs),
     /// Let a paused binding go on.
@@ -102,6 +105,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::Apply(args) => on_runtime(logging::Default::Quiet, format, apply::run(args)),
         Verb::List(args) => on_runtime(logging::Default::Quiet, format, list::run(args)),
         Verb::Dlq(args) => on_runtime(logging::Default::Quiet, format, dlq::run(args)),
+        Verb::Replay(args) => on_runtime(logging::Default::Quiet, format, replay::run(args)),
         Verb::Pause(args) => on_runtime(logging::Default::Quiet, format, pause::pause(args)),
         Verb::Resume(args) => on_runtime(logging::Default::Quiet, format, pause::resume(args)),
     };

@@ -17,6 +17,7 @@ pub mod observer;
 pub mod outputs;
 pub mod ownership;
 pub mod redrive;
+pub mod replay;
 pub mod runner;
 pub mod runtime;
 pub mod settle;

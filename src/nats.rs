@@ -17,6 +17,7 @@ mod publish;
 mod pull;
 mod reply;
 mod send;
+mod until;
 mod windows;
 
 pub use buckets::NatsBuckets;
@@ -30,9 +31,10 @@ pub use letters::{Filter, Letters, StoredLetter};
 pub use ordered::OrderedSource;
 pub use provision::{
     Adoption, Applied, Failed, Field, Kind, Object, Plan, Planned, ProvisionError, Provisioned,
-    Provisioning, Step, owners_name,
+    Provisioning, Replays, Step, owners_name,
 };
 pub use publish::NatsSink;
 pub use pull::NatsSource;
 pub use send::Receipt;
+pub use until::{Bounded, Until};
 pub use windows::{Windows, output_warnings};

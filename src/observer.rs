@@ -27,8 +27,10 @@ pub struct Invocation {
     pub outputs: Vec<String>,
     /// Why it is a dead letter, when it is one.
     pub dead_letter: Option<Reason>,
-    /// What the server was told.
+    /// What the server was told, or is to be if the event is not held.
     pub ack: Ack,
+    /// Whether the event keeps its claim and its turn, and runs again here: the server is told nothing.
+    pub held: bool,
 }
 
 /// Told of every invocation, on the path of the event: be quick.

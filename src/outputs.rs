@@ -23,6 +23,8 @@ pub struct Provenance<'a> {
     pub origin: &'a Origin,
     /// The input.
     pub event: &'a Event,
+    /// The replay that made it, if its ids are to differ from those of all other runs.
+    pub replay: Option<&'a str>,
 }
 
 /// The messages for a function's outputs, and how many values had nowhere to go.
@@ -66,7 +68,7 @@ pub fn address(
 #[must_use]
 pub fn message_id(from: Provenance<'_>, position: &str) -> String {
     let life = life(from.event);
-    let text = format!(
+    let mut text = format!(
         "{}\0{}\0{}\0{life}\0{}\0{}\0{position}",
         from.origin.stream,
         from.origin.created.unix_timestamp_nanos(),
@@ -74,6 +76,10 @@ pub fn message_id(from: Provenance<'_>, position: &str) -> String {
         from.name,
         from.binding,
     );
+    if let Some(replay) = from.replay {
+        text.push('\0');
+        text.push_str(replay);
+    }
     let digest = Sha256::digest(text.as_bytes());
     digest.iter().take(16).fold(String::with_capacity(32), |mut id, byte| {
         for nibble in [byte >> 4, byte & 15] {

@@ -1,5 +1,7 @@
 //! Builds and supervises the bindings of a manifest. The only module that knows all the others.
 
+mod replay;
+mod scratch;
 mod supervise;
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
@@ -20,6 +22,7 @@ use crate::{
     shutdown::Shutdown,
 };
 
+pub use replay::{ReplayError, Replayer};
 use supervise::Supervised;
 pub use supervise::{BindingStatus, Start};
 

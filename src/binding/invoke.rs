@@ -19,6 +19,7 @@ use crate::{
     handler::{Call, Company, Fault, NonEmpty, Reply},
     outputs::{self, Provenance},
     redrive,
+    replay::Replay,
     settle::{Admission, End, Letter, Outcome, Record, admit},
     source::{Lease, Ledger, Sink},
 };
@@ -268,6 +269,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             binding: self.spec.identity(),
             origin: &passage.origin,
             event: &passage.event,
+            replay: self.replay.as_ref().and_then(Replay::of_outputs),
         }
     }
 }

@@ -18,6 +18,7 @@ use crate::{
     event::{Event, Publish},
     letter::{self, Written as Letters},
     observer::Invocation,
+    outputs::Provenance,
     settle::{
         Ack, End, GIVEN_BACK_FOR, Letter, Memory, Now, Outcome, RETRY_AFTER_MAX, Reason, Record,
         Settlement, give_up, settle, stay_parked,
@@ -43,6 +44,8 @@ struct Settled {
     ack: Ack,
     /// Whether its record has no more use once it is released.
     forget: bool,
+    /// Whether it keeps its claim.
+    held: bool,
 }
 
 impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
@@ -91,12 +94,12 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             ack = Ack::Redeliver { after: RETRY_AFTER_MAX };
             wait = if self.spec.order.is_some() { Wait::Aside } else { Wait::InStream };
         }
-        let end = Settled { told, dead_letter, ack, forget };
+        let end = Settled { told, dead_letter, ack, forget, held: false };
         let after = match end.ack {
             Ack::Redeliver { after } if wait != Wait::InStream => after,
             _ => return self.release(passage, end).await,
         };
-        self.tell(&passage.event, end);
+        self.tell(&passage.event, Settled { held: true, ..end });
         match wait {
             Wait::Aside => self.set_aside(passage, after),
             Wait::InStream | Wait::InLane => self.hold(passage, after),
@@ -211,9 +214,11 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
     }
 
     /// Stores a dead letter, however long that takes: the event is not given up before. Returns
-    /// whether its payload is in it.
+    /// whether its event may go: the payload is in it, or stays in any case.
     async fn bury<C>(&self, letter: &Letter, passage: &Passage<C>) -> bool {
-        let from = self.from(passage);
+        // A letter that is there from the first run says nothing of this one.
+        let replay = self.replay.as_ref().map(|replay| replay.id.as_str());
+        let from = Provenance { replay, ..self.from(passage) };
         let subject = format!("{}.{}", self.dead_letter_subject, self.spec.name);
         let max = self.sink.max_payload();
         let now = OffsetDateTime::now_utc();
@@ -230,17 +235,20 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             pause = (pause * 2).min(Duration::from_secs(10));
         }
         self.metrics.dead_letter(letter.reason);
-        if !whole {
+        // A replay takes nothing out of its stream, whatever it says.
+        if !whole && self.replay.is_none() {
             let parked = Record { parked: true, seen: passage.delivered, ..passage.record.clone() };
             let (origin, sequence) = passage.place();
             self.ledger.write(origin, sequence, &parked).await;
             warn!(event = %passage.event.id, "the dead letter has no room for the payload, which stays in its stream");
+            return false;
         }
-        whole
+        true
     }
 
     fn tell(&self, event: &Event, end: Settled) {
-        let Settled { told: Told { outcome, took, error, outputs }, dead_letter, ack, .. } = end;
+        let Settled { told, dead_letter, ack, held, .. } = end;
+        let Told { outcome, took, error, outputs } = told;
         if let Some(reason) = dead_letter {
             warn!(
                 event = %event.id, binding = self.spec.name, reason = reason.as_str(),
@@ -249,7 +257,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
         } else if outcome != Outcome::Done {
             info!(
                 event = %event.id, binding = self.spec.name, outcome = outcome.as_str(),
-                attempt = event.attempt, error, "given back"
+                attempt = event.attempt, error, "{}", if held { "held back" } else { "given back" }
             );
         }
         let Some(observer) = &self.observer else { return };
@@ -265,6 +273,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             outputs,
             dead_letter,
             ack,
+            held,
         });
     }
 }

@@ -161,7 +161,8 @@ pub(super) fn check_binding(manifest: &Manifest, name: &str) -> Result<(), Failu
     )))
 }
 
-fn moment(text: &str) -> Result<OffsetDateTime, String> {
+/// A moment: a time, or how long ago it was.
+pub(super) fn moment(text: &str) -> Result<OffsetDateTime, String> {
     if let Ok(time) = OffsetDateTime::parse(text, &Rfc3339) {
         return Ok(time);
     }

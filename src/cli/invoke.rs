@@ -1,35 +1,40 @@
 //! `pelton invoke`: one call, here, without NATS.
 
+mod tell;
+
 use std::{
     path::PathBuf,
     process::ExitCode,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
+use bytes::Bytes;
+use serde_json::{Value, value::RawValue};
 use time::OffsetDateTime;
 
 use super::{Failure, load, payload, terminal::say};
 use pelton::{
-    event::{Event, EventId, Publish, Verdict},
-    handler::{Call, Company, Fault, NonEmpty, Reply},
+    event::{Event, EventId, State},
+    handler::{Call, Company, NonEmpty},
+    key,
     manifest::{Binding, Manifest},
     metrics::Metrics,
-    outputs::{self, Provenance},
     runtime::{self, Launcher, Natives, Surroundings},
-    source::Origin,
 };
+use tell::{Policy, Told};
 
 /// Arguments of `pelton invoke`.
 #[derive(Debug, clap::Args)]
-#[command(
-    after_help = "Example:\n  pelton invoke payment '{\"orderId\": \"A1\"}' --subject orders.placed"
-)]
+#[command(after_help = "Examples:
+  pelton invoke payment '{\"orderId\": \"A1\"}' --subject orders.placed
+  pelton invoke inventory --file orders.json          # `batch`: a JSON list, an event each
+  pelton invoke shipping '{\"orderId\": \"A1\"}' --state '{\"paid\": true}'")]
 pub(super) struct Args {
     /// The function's name.
     function: String,
 
-    /// The payload; `-` reads it from standard input.
+    /// The payload; `-` reads it from standard input. With `batch`, a JSON list has a payload for
+    /// each event, and anything else is a batch of one.
     #[arg(default_value = "")]
     data: String,
 
@@ -49,6 +54,10 @@ pub(super) struct Args {
     #[arg(long, default_value_t = 1)]
     attempt: u32,
 
+    /// With `state`: the state of the event's key, in JSON; a new key has none.
+    #[arg(long, value_parser = json)]
+    state: Option<Value>,
+
     /// The binding whose policy counts, when the function has several.
     #[arg(long)]
     binding: Option<String>,
@@ -61,7 +70,8 @@ pub(super) struct Args {
 pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let manifest = load(args.manifest.as_deref())?.manifest;
     let (function, binding) = find(&manifest, &args)?;
-    let event = event(&args, binding)?;
+    let events = events(&args, binding)?;
+    let state = state(&args, binding, &events)?;
     let metrics = Metrics::new().map_err(|err| Failure::Problem(err.to_string()))?;
     let (launcher, natives) = (Launcher::default(), Natives::new());
     let surroundings = Surroundings { launcher: &launcher, natives: &natives, buckets: None };
@@ -74,9 +84,10 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     .map_err(|err| Failure::Problem(err.to_string()))?;
     let timeout = binding.map_or(Duration::from_secs(30), |binding| binding.timeout);
     let call = Call {
-        events: NonEmpty::one(event.clone()),
-        batch: false,
-        state: None,
+        events: NonEmpty::collect(events.clone())
+            .ok_or_else(|| Failure::Usage("the list of events is empty".to_owned()))?,
+        batch: binding.is_some_and(|binding| binding.batch.is_some()),
+        state,
         timeout,
         company: Company::Apart,
     };
@@ -84,13 +95,9 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let answer = handler.call(call).await;
     let took = started.elapsed();
     handler.stop().await;
-    let told = tell(&manifest, binding, &event, answer);
-    say!(
-        "{}\n  took {:.1} ms, start of the worker included",
-        told.text,
-        took.as_secs_f64() * 1000.0
-    );
-    Ok(ExitCode::from(u8::from(!told.succeeded)))
+    let Told { text, succeeded } = Policy { manifest: &manifest, binding }.tell(&events, answer);
+    say!("{text}\n  took {:.1} ms, start of the worker included", took.as_secs_f64() * 1000.0);
+    Ok(ExitCode::from(u8::from(!succeeded)))
 }
 
 fn find<'a>(
@@ -120,97 +127,57 @@ fn find<'a>(
     Ok((function, binding))
 }
 
-fn event(args: &Args, binding: Option<&Binding>) -> Result<Event, Failure> {
+fn events(args: &Args, binding: Option<&Binding>) -> Result<Vec<Event>, Failure> {
     let data = payload::read(Some(&args.data), args.file.as_deref())?;
     let first = binding.and_then(|binding| binding.subjects.first());
     let subject = args.subject.clone().or_else(|| first.map(|s| s.replace(['*', '>'], "x")));
-    Ok(Event {
-        id: EventId { stream: "INVOKE".into(), sequence: 1 },
-        subject: subject.unwrap_or_else(|| "invoke".to_owned()),
-        headers: payload::headers(&args.headers)?,
+    let subject = subject.unwrap_or_else(|| "invoke".to_owned());
+    let headers = payload::headers(&args.headers)?;
+    let payloads = match binding.and_then(|binding| binding.batch.as_ref()) {
+        Some(_) => each(data),
+        None => vec![data],
+    };
+    let event = |(sequence, data)| Event {
+        id: EventId { stream: "INVOKE".into(), sequence },
+        subject: subject.clone(),
+        headers: headers.clone(),
         data,
         time: OffsetDateTime::now_utc(),
         attempt: args.attempt.max(1),
-    })
+    };
+    Ok((1..).zip(payloads).map(event).collect())
 }
 
-struct Told {
-    text: String,
-    succeeded: bool,
-}
-
-impl Told {
-    fn failure(text: String) -> Self {
-        Self { text, succeeded: false }
+/// The payloads in a list.
+fn each(data: Bytes) -> Vec<Bytes> {
+    match serde_json::from_slice::<Vec<&RawValue>>(&data) {
+        Ok(items) => items.iter().map(|item| data.slice_ref(item.get().as_bytes())).collect(),
+        Err(_) => vec![data],
     }
 }
 
-/// What the answer would lead to.
-fn tell(
-    manifest: &Manifest,
+fn state(
+    args: &Args,
     binding: Option<&Binding>,
-    event: &Event,
-    answer: Result<Reply, Fault>,
-) -> Told {
-    let letters = &manifest.dead_letter.subject;
-    let name = binding.map_or("", |binding| binding.name.as_str());
-    let attempts = binding.map_or(1, |binding| binding.retry.attempts.get());
-    let again = match event.attempt < attempts {
-        true => format!("would be tried again (attempt {} of {attempts})", event.attempt + 1),
-        false => format!("would be a dead letter on {letters}.{name}: the last attempt failed"),
+    events: &[Event],
+) -> Result<Option<State>, Failure> {
+    let keyed =
+        binding.and_then(|binding| Some((binding.state.as_ref()?, binding.order.as_ref()?)));
+    let Some((_, order)) = keyed else {
+        return match args.state {
+            None => Ok(None),
+            Some(_) => Err(Failure::Usage("`--state` is for bindings with `state`".to_owned())),
+        };
     };
-    let verdict = match answer {
-        Ok(mut reply) => reply.verdicts.pop(),
-        Err(Fault::Unavailable(why)) => {
-            return Told::failure(format!(
-                "unavailable: {why}\n  the event would wait until the function can start"
-            ));
-        }
-        Err(fault) => return Told::failure(format!("failed: {fault}\n  {again}")),
-    };
-    match verdict {
-        None => Told::failure(format!("failed: no verdict\n  {again}")),
-        Some(Verdict::Retry { reason, .. }) => Told::failure(format!("retry: {reason}\n  {again}")),
-        Some(Verdict::Reject { reason, .. }) => Told::failure(format!(
-            "reject: {reason}\n  would be a dead letter on {letters}.{name} at once"
-        )),
-        Some(Verdict::Done(outputs)) => {
-            let origin = Origin {
-                stream: Arc::clone(&event.id.stream),
-                created: OffsetDateTime::UNIX_EPOCH,
-            };
-            let from = Provenance { name: &manifest.name, binding: name, origin: &origin, event };
-            let publish = binding.and_then(|binding| binding.publish.as_ref());
-            match outputs::address(outputs, publish, from, OffsetDateTime::now_utc()) {
-                Err(why) => Told::failure(format!("bad reply: {why}\n  {again}")),
-                Ok((messages, discarded)) => {
-                    let mut text = "done: would be acknowledged".to_owned();
-                    for message in &messages {
-                        text.push_str(&show(message));
-                    }
-                    if discarded > 0 {
-                        text.push_str(&format!(
-                            "\n  {discarded} output(s) discarded: the binding has no `publish`"
-                        ));
-                    }
-                    Told { text, succeeded: true }
-                }
-            }
-        }
+    if events.iter().any(|event| key::of(event, &order.key).is_none()) {
+        return Err(Failure::Problem(
+            "the event has no key to keep state under: it would be a dead letter (undecodable)"
+                .to_owned(),
+        ));
     }
+    Ok(Some(State(args.state.clone().unwrap_or_default())))
 }
 
-fn show(message: &Publish) -> String {
-    let kind = message.headers.get("ce-datacontenttype").unwrap_or("no content type");
-    let data = match std::str::from_utf8(&message.data) {
-        Ok(text) => text.to_owned(),
-        Err(_) => format!("{} bytes", message.data.len()),
-    };
-    let own: Vec<String> = message
-        .headers
-        .iter()
-        .filter(|(name, _)| !name.starts_with("ce-"))
-        .map(|(name, value)| format!("\n    {name}: {value}"))
-        .collect();
-    format!("\n  → {} ({kind}){}\n    {data}", message.subject, own.concat())
+fn json(text: &str) -> Result<Value, String> {
+    serde_json::from_str(text).map_err(|err| format!("no JSON: {err}"))
 }

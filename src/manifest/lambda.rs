@@ -20,4 +20,6 @@ pub enum LambdaEvent {
     Payload,
     /// The event as a structured `CloudEvent`.
     CloudEvents,
+    /// The events of a call as the `Records` that a function gets of a queue of AWS SQS.
+    Sqs,
 }

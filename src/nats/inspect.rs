@@ -37,9 +37,9 @@ pub struct BindingReport {
     pub stream: Option<String>,
     /// `missing`, `paused`, `active` (a runner asks for events) or `idle` (none does).
     pub state: &'static str,
-    /// Events not delivered yet.
+    /// Events not delivered yet, those that come back from the dead letters among them.
     pub pending: u64,
-    /// Events delivered and not acknowledged.
+    /// Events delivered and not acknowledged, in the same way.
     pub ack_pending: u64,
     /// Pending and unacknowledged events together.
     pub lag: u64,
@@ -75,6 +75,7 @@ impl Report {
             streams.extend(report.stream.clone());
             bindings.push(report);
         }
+        streams.push(manifest.dead_letter.stream.clone());
         streams.sort();
         streams.dedup();
         let mut orphans = Vec::new();
@@ -97,17 +98,23 @@ pub(crate) async fn read_gauges(
 ) -> Result<(), ProvisionError> {
     for consumer in provisioned.consumers() {
         let Some(info) = consumer.info(connection).await? else { continue };
-        let oldest = oldest_unacked(connection, &info).await;
-        metrics.consumer(
-            &consumer.binding,
-            ConsumerGauges {
-                pending: info.num_pending,
-                ack_pending: info.num_ack_pending as u64,
-                max_ack_pending: info.config.max_ack_pending,
-                paused: info.paused,
-                oldest_unacked: oldest,
-            },
-        );
+        let mut gauges = ConsumerGauges {
+            pending: info.num_pending,
+            ack_pending: info.num_ack_pending as u64,
+            max_ack_pending: info.config.max_ack_pending,
+            paused: info.paused,
+            oldest_unacked: oldest_unacked(connection, &info).await,
+        };
+        // What comes back from the dead letters is the binding's to do as well.
+        if let Some(comebacks) = provisioned.comeback_consumer(&consumer.binding)
+            && let Some(info) = comebacks.info(connection).await?
+        {
+            gauges.pending += info.num_pending;
+            gauges.ack_pending += info.num_ack_pending as u64;
+            gauges.oldest_unacked =
+                gauges.oldest_unacked.max(oldest_unacked(connection, &info).await);
+        }
+        metrics.consumer(&consumer.binding, gauges);
     }
     let spec = &manifest.dead_letter;
     let stream = connection
@@ -140,8 +147,12 @@ async fn binding_report(
         Some(stream) => find(connection, stream, &durable).await?,
         None => None,
     };
+    let comebacks =
+        find(connection, &manifest.dead_letter.stream, &format!("{durable}-redrive")).await?;
     let (pending, ack_pending) =
-        info.as_ref().map_or((0, 0), |info| (info.num_pending, info.num_ack_pending as u64));
+        [&info, &comebacks].into_iter().flatten().fold((0, 0), |(pending, ack_pending), info| {
+            (pending + info.num_pending, ack_pending + info.num_ack_pending as u64)
+        });
     let (dead_letters, last_error) = dead_letters(connection, manifest, binding).await?;
     Ok(BindingReport {
         binding: binding.name.clone(),
@@ -206,7 +217,11 @@ pub(super) async fn orphans_of(
     let orphan = |info: consumer::Info| {
         let binding = info.config.metadata.get(BINDING)?.clone();
         let ours = info.config.metadata.get(OWNER) == Some(&manifest.name);
-        let owned = manifest.bindings.iter().any(|known| known.name == binding);
+        // What was sent again to a binding's former name is read under its new one.
+        let letters = stream == manifest.dead_letter.stream;
+        let owned = manifest.bindings.iter().any(|known| {
+            known.name == binding || letters && known.renamed_from.as_ref() == Some(&binding)
+        });
         (ours && !owned).then(|| Orphan {
             consumer: info.name,
             stream: stream.to_owned(),

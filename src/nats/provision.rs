@@ -9,6 +9,7 @@ mod compare;
 mod consumer;
 mod plan;
 mod rename;
+mod replay;
 mod site;
 mod stream;
 
@@ -35,6 +36,7 @@ pub(super) use consumer::{Consumer, Restored, find};
 use plan::{Deed, Durable};
 pub use plan::{Field, Kind, Object, Plan, Planned, Step};
 pub(super) use rename::Ancestor;
+pub use replay::Replays;
 use site::Site;
 pub(super) use stream::find_stream;
 
@@ -186,6 +188,11 @@ impl Provisioned {
         self.consumers.iter().find(|known| known.binding == binding.name)
     }
 
+    /// The consumer of what comes back to a binding.
+    pub(super) fn comeback_consumer(&self, binding: &str) -> Option<&Consumer> {
+        self.comebacks.iter().find(|known| known.binding == binding)
+    }
+
     pub(super) fn consumers(&self) -> &[Consumer] {
         &self.consumers
     }
@@ -229,6 +236,7 @@ impl Plan {
         plan.warnings = output_warnings(connection, manifest, Windows::AsWritten).await?;
         let mut streams: Vec<&str> = manifest.streams.iter().map(|s| s.name.as_str()).collect();
         streams.extend(plan.durables.iter().map(|durable| durable.stream.as_str()));
+        streams.push(&manifest.dead_letter.stream);
         streams.sort_unstable();
         streams.dedup();
         for stream in streams {

@@ -114,6 +114,7 @@ impl Supervised {
             all_metrics: Arc::clone(&runner.metrics),
             observer: runner.observer.clone(),
             quarantine: Semaphore::new(1),
+            replay: None,
         };
         Ok(Self {
             binding: Arc::new(binding),

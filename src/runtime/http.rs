@@ -1,16 +1,23 @@
 //! A function behind a URL: an event is a POST, the status of the answer its verdict.
 
 mod answer;
+mod batch;
 pub(super) mod client;
 mod request;
 
-use std::{error::Error, io, pin::pin, time::Duration};
+use std::{
+    error::Error,
+    io,
+    pin::pin,
+    time::{Duration, SystemTime},
+};
 
 use bytes::{Bytes, BytesMut};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full};
 use hyper::{
-    Response,
+    Request, Response,
     body::{Body, Incoming},
+    http::response::Parts,
 };
 use hyper_util::client::legacy::{self, connect::capture_connection};
 use tokio::{sync::OnceCell, time};
@@ -18,7 +25,7 @@ use tokio::{sync::OnceCell, time};
 use crate::{
     duration,
     event::{Event, Verdict},
-    handler::{BoxFuture, Call, Fault, Handler, Reply},
+    handler::{BoxFuture, Call, Fault, Handler, NonEmpty, Reply},
     manifest::{self, Function, size},
 };
 
@@ -50,13 +57,32 @@ impl Http {
         }
     }
 
-    async fn post(&self, event: &Event, timeout: Duration) -> Result<Verdict, Fault> {
+    async fn post_one(&self, event: &Event, timeout: Duration) -> Result<Verdict, Fault> {
+        let (head, data) = self.post(request::of(event, &self.spec), timeout).await?;
+        answer::verdict(&head, data, &self.spec.reject_on, SystemTime::now())
+    }
+
+    async fn post_all(
+        &self,
+        events: &NonEmpty<Event>,
+        timeout: Duration,
+    ) -> Result<Vec<Verdict>, Fault> {
+        let (head, data) = self.post(request::of_batch(events, &self.spec), timeout).await?;
+        let ids: Vec<String> = events.iter().map(|event| event.id.to_string()).collect();
+        batch::verdicts(&head, data, &ids, &self.spec.reject_on, SystemTime::now())
+    }
+
+    /// What is answered: all of it if it is a success.
+    async fn post(
+        &self,
+        mut request: Request<Full<Bytes>>,
+        timeout: Duration,
+    ) -> Result<(Parts, Bytes), Fault> {
         let client = self
             .client
             .get_or_try_init(|| client::build(&self.spec, self.connect, &self.tasks))
             .await
             .map_err(Fault::Unavailable)?;
-        let mut request = request::of(event, &self.spec);
         let mut captured = capture_connection(&mut request);
         let answer = client.request(request);
         let mut exchange = pin!(async {
@@ -78,7 +104,7 @@ impl Http {
         time::timeout(timeout, exchange).await.unwrap_or(Err(Fault::Timeout(timeout)))
     }
 
-    async fn read(&self, response: Response<Incoming>) -> Result<Verdict, Fault> {
+    async fn read(&self, response: Response<Incoming>) -> Result<(Parts, Bytes), Fault> {
         let (head, body) = response.into_parts();
         let success = head.status.is_success();
         let max = if success { self.spec.max_response } else { FAILURE_MAX };
@@ -93,7 +119,7 @@ impl Http {
             let max = size::show(max as u64);
             return Err(Fault::BadReply(format!("an answer of more than {max} (max_response)")));
         }
-        answer::verdict(&head, data, &self.spec.reject_on, std::time::SystemTime::now())
+        Ok((head, data))
     }
 
     fn no_answer(&self, err: &legacy::Error) -> Fault {
@@ -107,10 +133,11 @@ impl Http {
 impl Handler for Http {
     fn call(&self, call: Call) -> BoxFuture<'_, Result<Reply, Fault>> {
         Box::pin(async move {
-            let mut verdicts = Vec::with_capacity(call.events.len());
-            for event in call.events.iter() {
-                verdicts.push(self.post(event, call.timeout).await?);
-            }
+            let Call { events, batch, timeout, .. } = call;
+            let verdicts = match batch {
+                true => self.post_all(&events, timeout).await?,
+                false => vec![self.post_one(&events.first, timeout).await?],
+            };
             Ok(Reply { verdicts, state: None })
         })
     }

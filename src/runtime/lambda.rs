@@ -4,13 +4,14 @@
 mod answer;
 pub(super) mod api;
 mod invocation;
+mod sqs;
 
 use std::{collections::BTreeMap, num::NonZeroUsize};
 
 use super::{launch::Launcher, process::Process};
 use crate::{
     handler::{BoxFuture, Call, Fault, Handler, NonEmpty, Reply},
-    manifest::{Function, Lambda as Target},
+    manifest::{Function, Lambda as Target, Runtime},
     metrics::WorkerMetrics,
 };
 
@@ -22,7 +23,10 @@ const MEMORY_MIB: u64 = 128;
 const REGION: &str = "local";
 
 /// A function and its workers.
-pub(super) struct Lambda(Process);
+pub(super) struct Lambda {
+    process: Process,
+    takes_all: bool,
+}
 
 impl Lambda {
     pub(super) fn new(
@@ -31,14 +35,22 @@ impl Lambda {
         concurrency: NonZeroUsize,
         metrics: WorkerMetrics,
     ) -> Self {
-        Self(Process::new(launcher, function, concurrency, metrics))
+        let takes_all = match &function.runtime {
+            Runtime::Lambda(target) => Shape::new(&function.name, target).takes_all(),
+            _ => false,
+        };
+        Self { process: Process::new(launcher, function, concurrency, metrics), takes_all }
     }
 }
 
 impl Handler for Lambda {
-    /// A Lambda function is asked about one event at a time, of a list in its order.
+    /// A Lambda function is asked about one event at a time, of a list in its order, unless it wants
+    /// records.
     fn call(&self, call: Call) -> BoxFuture<'_, Result<Reply, Fault>> {
         Box::pin(async move {
+            if self.takes_all {
+                return self.process.call(call).await;
+            }
             let Call { events: NonEmpty { first, rest }, timeout, company, .. } = call;
             let mut verdicts = Vec::with_capacity(1 + rest.len());
             for event in std::iter::once(first).chain(rest) {
@@ -49,18 +61,18 @@ impl Handler for Lambda {
                     timeout,
                     company,
                 };
-                verdicts.extend(self.0.call(call).await?.verdicts);
+                verdicts.extend(self.process.call(call).await?.verdicts);
             }
             Ok(Reply { verdicts, state: None })
         })
     }
 
     fn start(&self) -> BoxFuture<'_, Result<(), Fault>> {
-        self.0.start()
+        self.process.start()
     }
 
     fn stop(&self) -> BoxFuture<'_, ()> {
-        self.0.stop()
+        self.process.stop()
     }
 }
 

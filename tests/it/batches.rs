@@ -1,8 +1,8 @@
 //! Several events in one call.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, process::Stdio};
 
-use crate::harness::{NatsServer, Runner, Site, load};
+use crate::harness::{NatsServer, Runner, Site, eventually, free_port, load};
 
 fn site(extra: &str, function: &str) -> Site {
     let site = Site::with(&format!(
@@ -177,4 +177,96 @@ async fn batches_through_kills_store_each_output_once() {
     assert!(numbers.values().all(|count| *count == 1));
     assert_eq!(streams.count("T_DLQ").await, 0);
     assert_eq!(runner.sigterm().await.code(), Some(0));
+}
+
+/// Answers a batch by a list or by an object, and refuses as a whole what has 55 in it.
+const SERVICE: &str = r#"
+import json, sys
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+class Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1
+
+    def log_message(self, *_):
+        pass
+
+    def do_POST(self):
+        assert self.headers["content-type"].startswith("application/cloudevents-batch+json")
+        events = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        status, said = self.answer(events)
+        body = json.dumps(said).encode() if said is not None else b""
+        self.send_response(status)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def answer(self, events):
+        numbers = [event["data"]["n"] for event in events]
+        if 55 in numbers:
+            return 400, "not with 55"
+        if max(numbers) >= 100:
+            return 204, None
+        items = [self.one(event, len(events)) for event in events]
+        if len(events) % 2:
+            return 200, items
+        return 200, {event["peltoneventid"]: item for event, item in zip(events, items)}
+
+    def one(self, event, of):
+        n = event["data"]["n"]
+        assert event["id"] == event["peltoneventid"] and event["type"] == event["peltonsubject"]
+        if n % 10 == 3:
+            return {"reject": "ends in 3"}
+        if n % 10 == 4 and event["peltonattempt"] == "1":
+            return {"retry": "ends in 4", "after": 0.05}
+        if n % 10 == 5:
+            event = {"specversion": "1.0", "id": "x", "source": "s", "type": "t"}
+            return {"done": [{**event, "data": {"n": n, "of": of}}]}
+        return {"done": [{"n": n, "of": of}]}
+
+ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), Handler).serve_forever()
+"#;
+
+/// Behind a URL, a batch is one request, and its answer has a verdict for each event.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_is_one_request_to_a_url() {
+    let server = NatsServer::start().await;
+    let streams = server.streams().await;
+    let port = free_port();
+    let site = Site::with(&format!(
+        "functions: {{ f: {{ http: \"http://127.0.0.1:{port}/\" }} }}\nbindings:\n  - {{ subject: in.>, function: f, publish: out.f, batch: {{ max: 20, wait: 200ms }}, retry: {{ attempts: 2, backoff: 10ms..10ms }} }}\n"
+    ));
+    site.file("service.py", SERVICE);
+    let mut service = tokio::process::Command::new("python3")
+        .arg(site.path("service.py"))
+        .arg(port.to_string())
+        .stdin(Stdio::null())
+        .kill_on_drop(true)
+        .spawn()
+        .expect("Python starts");
+    eventually("the service listens", async || {
+        tokio::net::TcpStream::connect(("127.0.0.1", port)).await.ok()
+    })
+    .await;
+    let mut runner = Runner::start(&site, &server).await;
+    streams.send_many(100, event).await;
+    let letters = streams.wait_letters(11).await;
+    assert!(letters.iter().all(|letter| letter.get("reason") == "rejected"), "{letters:#?}");
+    let whole = letters.iter().filter(|letter| letter.get("error").starts_with("400")).count();
+    assert_eq!(whole, 1, "it alone is rejected by what was said of its batch");
+    streams.wait_count("OUT", 89).await;
+    streams.wait_settled("t-f").await;
+    let outputs = numbers(&streams, "OUT").await;
+    assert_eq!((outputs.len(), outputs.values().max()), (89, Some(&1)), "{outputs:?}");
+    let texts = streams.texts("OUT").await;
+    assert!(texts.iter().any(|text| text.contains("20")), "{texts:#?}");
+
+    // Nothing said: all is done.
+    streams.send_many(10, |n| event(100 + n)).await;
+    let done = [("binding", "f"), ("action", "ack")];
+    runner.metric("settlements_total", &done, |n| n >= 99.0).await;
+    assert_eq!((streams.count("OUT").await, streams.count("T_DLQ").await), (89, 11));
+    runner.scrape().await.assert_adds_up("f");
+    assert_eq!(runner.sigterm().await.code(), Some(0));
+    service.kill().await.expect("it is ended");
 }

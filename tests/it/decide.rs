@@ -194,7 +194,8 @@ fn suspects_run_where_they_do_no_harm() {
 #[test]
 fn an_outputs_id_depends_on_everything_that_makes_it_another_output() {
     let (here, event) = (origin(), event(Headers::new(), ""));
-    let from = Provenance { name: "shop", binding: "pay", origin: &here, event: &event };
+    let from =
+        Provenance { name: "shop", binding: "pay", origin: &here, event: &event, replay: None };
     let id = message_id(from, "output 0");
     assert_eq!(id, message_id(from, "output 0"));
     assert_eq!(id.len(), 32);
@@ -211,7 +212,8 @@ fn an_outputs_id_depends_on_everything_that_makes_it_another_output() {
 #[test]
 fn outputs_go_where_the_binding_lets_them() {
     let (here, event) = (origin(), event([("traceparent", "00-a-b-01")].into_iter().collect(), ""));
-    let from = Provenance { name: "shop", binding: "pay", origin: &here, event: &event };
+    let from =
+        Provenance { name: "shop", binding: "pay", origin: &here, event: &event, replay: None };
     let address = |subject: Option<&str>, header: &str, publish: Option<&manifest::Publish>| {
         let output = Outgoing {
             subject: subject.map(str::to_owned),
@@ -244,7 +246,8 @@ fn outputs_go_where_the_binding_lets_them() {
 fn a_letter_keeps_what_fits() {
     let headers: Headers = [("kept", "yes"), ("Nats-Expected-Stream", "no")].into_iter().collect();
     let (here, event) = (origin(), event(headers, "payload"));
-    let from = Provenance { name: "shop", binding: "pay", origin: &here, event: &event };
+    let from =
+        Provenance { name: "shop", binding: "pay", origin: &here, event: &event, replay: None };
     let letter = Letter {
         reason: Reason::Rejected,
         error: "naïve\nline".to_owned(),

@@ -304,3 +304,19 @@ async fn a_paused_binding_gets_nothing_until_it_is_resumed() {
     assert_eq!(code, 2, "{told}");
     assert_eq!(bench.runner.sigterm().await.code(), Some(0));
 }
+
+/// What was sent again and has not run yet is the binding's lag.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_to_come_back_is_counted() {
+    let mut bench = bench("", 2).await;
+    assert_eq!(bench.runner.sigterm().await.code(), Some(0));
+    let (code, _, told) = bench.pelton(&["dlq", "redrive"]).await;
+    assert_eq!(code, 0, "{told}");
+    let (_, listed, _) = bench.pelton(&["list", "-o", "json"]).await;
+    let listed: serde_json::Value = serde_json::from_str(&listed).expect("JSON");
+    assert_eq!(
+        (&listed["bindings"][0]["lag"], &listed["bindings"][1]["lag"]),
+        (&2.into(), &0.into())
+    );
+    assert_eq!(listed["orphans"].as_array().map(Vec::len), Some(0), "{listed}");
+}

@@ -31,6 +31,7 @@ mod peers;
 mod plan;
 mod provision;
 mod recovery;
+mod replay;
 mod runtime;
 mod shop;
 mod state;

@@ -163,6 +163,60 @@ fn failures_say_what_to_try_next() {
     assert_eq!(pelton(&site, &["fly"]).0, 2);
 }
 
+/// A list is a batch, and state goes in and comes out.
+#[test]
+fn invoke_calls_with_batches_and_with_state() {
+    let site = Site::new();
+    site.file(
+        "pelton.yaml",
+        "version: 1
+name: t
+functions: { batched: { run: batched.py }, counter: { run: counter.py } }
+bindings:
+  - { subject: in.b, function: batched, publish: out.b, batch: { max: 10 } }
+  - { subject: in.c, function: counter, state: { bucket: counts, key: { json: /key } } }
+",
+    );
+    site.file(
+        "batched.py",
+        "from pelton import Reject\ndef handle(events, context):\n    return [Reject('odd') if e.data['n'] % 2 else f\"{e.data['n']} of {len(events)}\" for e in events]\n",
+    );
+    site.file(
+        "counter.py",
+        "def handle(event, context):\n    if event.data.get('skip') is None:\n        context.state = {'n': (context.state or {'n': 0})['n'] + 1}\n",
+    );
+    site.file("events.json", r#"[{"n": 0}, {"n": 1}, {"n":  2}]"#);
+    let (code, said, told) = pelton(&site, &["invoke", "batched", "--file", "events.json"]);
+    assert_eq!(code, 1, "{said}{told}");
+    for part in ["INVOKE:1: done", "INVOKE:2: reject: odd", "2 of 3", "dlq.t.batched"] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let (code, said, told) = pelton(&site, &["invoke", "batched", r#"{"n": 4}"#]);
+    assert_eq!(code, 0, "{told}");
+    assert!(said.starts_with("done") && said.contains("4 of 1"), "{said}");
+    assert_eq!(pelton(&site, &["invoke", "batched", "[]"]).0, 2);
+
+    let call = |more: &[&str]| pelton(&site, &[&["invoke", "counter"], more].concat());
+    let (code, said, told) = call(&[r#"{"key": "a"}"#]);
+    assert_eq!(code, 0, "{told}");
+    assert!(said.contains(r#"state → {"n":1}"#), "{said}");
+    let (_, said, _) = call(&[r#"{"key": "a"}"#, "--state", r#"{"n": 41}"#]);
+    assert!(said.contains(r#"state → {"n":42}"#), "{said}");
+    let (_, said, _) = call(&[r#"{"key": "a", "skip": 1}"#, "--state", "7"]);
+    assert!(said.contains("state stays as it was"), "{said}");
+    for (arguments, expected, about) in [
+        (&[r#"{"n": 1}"#][..], 1, "no key"),
+        (&[r#"{"key": "a"}"#, "--state", "{"][..], 2, "no JSON"),
+    ] {
+        let (code, _, told) = call(arguments);
+        assert_eq!(code, expected, "{told}");
+        assert!(told.contains(about), "{told}");
+    }
+    let (code, _, told) = pelton(&site, &["invoke", "batched", "{}", "--state", "1"]);
+    assert_eq!(code, 2, "{told}");
+    assert!(told.contains("bindings with `state`"), "{told}");
+}
+
 #[test]
 fn schema_and_completions_are_printed() {
     let site = Site::new();

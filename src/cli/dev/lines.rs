@@ -126,6 +126,9 @@ impl Lines {
             (Ack::Redeliver { after }, _) if invocation.outcome == Outcome::Unavailable => {
                 format!("waits {}: {error}", short(*after))
             }
+            (Ack::Redeliver { after }, _) if invocation.held => {
+                format!("held in its lane, retry in {}: {error}", short(*after))
+            }
             (Ack::Redeliver { after }, _) => format!("nak, retry in {}: {error}", short(*after)),
             (Ack::Terminate { reason }, _) => format!("terminated: {reason}"),
         }

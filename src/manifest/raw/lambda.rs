@@ -20,7 +20,8 @@ struct LambdaKeys {
     /// The program and its arguments.
     #[schemars(required)]
     command: Option<Vec<Option<Text>>>,
-    /// What it is given: the event's `payload`, or the event in `cloudevents` JSON.
+    /// What it is given: the event's `payload`, the event in `cloudevents` JSON, or all events of a
+    /// call as `sqs` records, answered by `batchItemFailures`.
     event: Option<LambdaEvent>,
     /// What `_HANDLER` is in its environment.
     handler: Option<Text>,

@@ -12,6 +12,7 @@ use super::{
     BINDING, Consumer, DIGEST, OWNER, ProvisionError, Provisioned, find,
     plan::{Deed, Durable, Object, Step},
     site::Site,
+    stream::Claim,
 };
 use crate::{manifest::Binding, nats::connect::Connection};
 
@@ -21,7 +22,7 @@ const ACK_WAIT: Duration = Duration::from_secs(30);
 impl Provisioned {
     /// The consumer of a binding's events that came back, and the stream they leave in the end.
     pub(in crate::nats) fn comebacks(&self, binding: &Binding) -> Option<(Consumer, Stream<()>)> {
-        let consumer = self.comebacks.iter().find(|known| known.binding == binding.name)?;
+        let consumer = self.comeback_consumer(&binding.name)?;
         Some((consumer.clone(), self.dead_letters.clone()))
     }
 }
@@ -47,10 +48,26 @@ impl Site<'_> {
         let stream = self.manifest.dead_letter.stream.clone();
         let config = self.comeback_config(binding);
         let name = config.durable_name.clone().unwrap_or_default();
-        if find(self.connection, &stream, &name).await?.is_none() {
-            let detail = format!("what comes back to {}", binding.name);
-            let step = Step::Create { object: Object::consumer(&stream, &name), detail };
-            self.step(step, Deed::CreateConsumer(Box::new(config.clone())));
+        let object = Object::consumer(&stream, &name);
+        match find(self.connection, &stream, &name).await? {
+            None => {
+                let detail = format!("what comes back to {}", binding.name);
+                let step = Step::Create { object, detail };
+                self.step(step, Deed::CreateConsumer(Box::new(config.clone())));
+            }
+            Some(found) => {
+                let more = [(BINDING, binding.name.clone())];
+                if let Claim::Foreign(owner) = self.claim(&object, &found.config.metadata, &more) {
+                    let whose = owner.map_or_else(
+                        || "was not made by Pelton".to_owned(),
+                        |owner| format!("belongs to the manifest named `{owner}`"),
+                    );
+                    self.problem(format!(
+                        "{object}, for what comes back to binding `{}`, {whose}: take it over with `--adopt`, or delete it if nobody needs it",
+                        binding.name
+                    ));
+                }
+            }
         }
         self.plan.comebacks.push(Durable { binding: binding.name.clone(), stream, config });
         Ok(())

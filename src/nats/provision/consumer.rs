@@ -179,7 +179,7 @@ impl Site<'_> {
         Ok(())
     }
 
-    fn consumer_config(&self, binding: &Binding) -> pull::Config {
+    pub(super) fn consumer_config(&self, binding: &Binding) -> pull::Config {
         let name = format!("{}-{}", self.manifest.name, binding.name);
         let (filter_subject, filter_subjects) = match binding.subjects.as_slice() {
             [one] => (one.clone(), Vec::new()),

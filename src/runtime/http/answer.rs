@@ -38,12 +38,26 @@ pub(super) fn verdict(
     if status.is_success() {
         return outputs(&head.headers, body).map(Verdict::Done).map_err(Fault::BadReply);
     }
+    failure(head, &body, reject_on, now)
+}
+
+/// What any other status says.
+///
+/// # Errors
+/// As [`verdict`].
+pub(super) fn failure(
+    head: &Parts,
+    body: &Bytes,
+    reject_on: &BTreeSet<u16>,
+    now: SystemTime,
+) -> Result<Verdict, Fault> {
+    let status = head.status;
     if status.is_redirection() {
         let to = location(&head.headers);
         let why = format!("{status}: redirects{to} are not followed: write the right URL");
         return Err(Fault::BadReply(why));
     }
-    let reason = reason(&status.to_string(), &body);
+    let reason = reason(&status.to_string(), body);
     if REJECT.contains(&status.as_u16()) || reject_on.contains(&status.as_u16()) {
         return Ok(Verdict::Reject { cause: Cause::Rejected, reason });
     }
@@ -54,11 +68,7 @@ pub(super) fn verdict(
 }
 
 fn outputs(headers: &HeaderMap, body: Bytes) -> Result<Vec<Outgoing>, String> {
-    let encoding = headers.get(CONTENT_ENCODING).map(|value| value.as_bytes());
-    if let Some(encoding) = encoding.filter(|name| !name.eq_ignore_ascii_case(b"identity")) {
-        let name = String::from_utf8_lossy(encoding);
-        return Err(format!("the answer is encoded with {name}, which nobody asked for"));
-    }
+    check_encoding(headers)?;
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     if kind.get(..BATCH.len()).is_some_and(|start| start.eq_ignore_ascii_case(BATCH)) {
         return batch(&body);
@@ -76,6 +86,17 @@ fn outputs(headers: &HeaderMap, body: Bytes) -> Result<Vec<Outgoing>, String> {
     Ok(vec![output(kept.collect(), body)?])
 }
 
+pub(super) fn check_encoding(headers: &HeaderMap) -> Result<(), String> {
+    let encoding = headers.get(CONTENT_ENCODING).map(|value| value.as_bytes());
+    match encoding.filter(|name| !name.eq_ignore_ascii_case(b"identity")) {
+        None => Ok(()),
+        Some(encoding) => {
+            let name = String::from_utf8_lossy(encoding);
+            Err(format!("the answer is encoded with {name}, which nobody asked for"))
+        }
+    }
+}
+
 fn output(headers: Headers, body: Bytes) -> Result<Outgoing, String> {
     let (mut headers, data) = cloudevents::decode(headers, body)?;
     // The attribute and the header say the same; an output has the header.
@@ -89,13 +110,13 @@ fn output(headers: Headers, body: Bytes) -> Result<Outgoing, String> {
 fn batch(body: &Bytes) -> Result<Vec<Outgoing>, String> {
     let wrong = |err| format!("the answer is no batch of CloudEvents: {err}");
     let events: Vec<&RawValue> = serde_json::from_slice(body).map_err(wrong)?;
-    events
-        .into_iter()
-        .map(|event| {
-            let one = [("content-type", "application/cloudevents+json")];
-            output(one.into_iter().collect(), body.slice_ref(event.get().as_bytes()))
-        })
-        .collect()
+    events.into_iter().map(|event| structured(body, event)).collect()
+}
+
+/// An output from its `CloudEvent` in a body.
+pub(super) fn structured(body: &Bytes, event: &RawValue) -> Result<Outgoing, String> {
+    let kind = [("content-type", "application/cloudevents+json")];
+    output(kind.into_iter().collect(), body.slice_ref(event.get().as_bytes()))
 }
 
 /// Of a redirect: its host, not all of a URL that may hold a secret.

@@ -9,10 +9,13 @@ use hyper::{
 use tracing::debug;
 
 use crate::{
-    cloudevents::{self, STRUCTURED_JSON},
+    cloudevents::{self, STRUCTURED_JSON, TRACE_HEADERS},
     event::Event,
+    handler::NonEmpty,
     manifest::{Http, HttpMode},
 };
+
+const BATCH_JSON: &str = "application/cloudevents-batch+json; charset=UTF-8";
 
 /// What says where a message ends or whom it is for, and what would let a publisher of events
 /// speak to the target in the runner's name.
@@ -34,12 +37,39 @@ const KEPT_BACK: [&str; 15] = [
     "upgrade",
 ];
 
+/// Several events in one request, as the JSON batch format of `CloudEvents` has them. What single
+/// events say of themselves in headers, they say in extension attributes.
+pub(super) fn of_batch(events: &NonEmpty<Event>, spec: &Http) -> Request<Full<Bytes>> {
+    let mut body = Vec::from(b"[");
+    for (index, event) in events.iter().enumerate() {
+        if index > 0 {
+            body.push(b',');
+        }
+        let mut event = event.clone();
+        let about = [
+            ("ce-peltoneventid", event.id.to_string()),
+            ("ce-peltonattempt", event.attempt.to_string()),
+            ("ce-peltonsubject", event.subject.clone()),
+        ];
+        let traces = TRACE_HEADERS.map(|name| (name, event.headers.get(name).map(str::to_owned)));
+        for (name, value) in about {
+            event.headers.set(name, value);
+        }
+        for (name, value) in traces {
+            if let Some(value) = value {
+                event.headers.set_default(&format!("ce-{name}"), value);
+            }
+        }
+        body.extend(cloudevents::structured(&event));
+    }
+    body.push(b']');
+    let mut headers = HeaderMap::new();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(BATCH_JSON));
+    finish(headers, body.into(), spec)
+}
+
 pub(super) fn of(event: &Event, spec: &Http) -> Request<Full<Bytes>> {
     let mut headers = HeaderMap::new();
-    headers.insert(
-        USER_AGENT,
-        HeaderValue::from_static(concat!("pelton/", env!("CARGO_PKG_VERSION"))),
-    );
     for (name, value) in event.headers.iter() {
         if passes(name) {
             append(&mut headers, name, value);
@@ -63,8 +93,6 @@ pub(super) fn of(event: &Event, spec: &Http) -> Request<Full<Bytes>> {
             cloudevents::structured(event).into()
         }
     };
-    // An empty body has a length too: servers ask for it.
-    headers.insert(CONTENT_LENGTH, body.len().into());
     let about = [
         ("pelton-event-id", event.id.to_string()),
         ("pelton-attempt", event.attempt.to_string()),
@@ -73,6 +101,16 @@ pub(super) fn of(event: &Event, spec: &Http) -> Request<Full<Bytes>> {
     for (name, value) in about {
         append(&mut headers, name, &cloudevents::encode(&value));
     }
+    finish(headers, body, spec)
+}
+
+fn finish(mut headers: HeaderMap, body: Bytes, spec: &Http) -> Request<Full<Bytes>> {
+    headers.insert(
+        USER_AGENT,
+        HeaderValue::from_static(concat!("pelton/", env!("CARGO_PKG_VERSION"))),
+    );
+    // An empty body has a length too: servers ask for it.
+    headers.insert(CONTENT_LENGTH, body.len().into());
     for (name, secret) in &spec.headers {
         replace(&mut headers, name, &secret.0);
     }

@@ -1,8 +1,10 @@
 //! What a Lambda function said, as a verdict. Pure.
 
+use std::collections::BTreeSet;
+
 use base64::{Engine as _, prelude::BASE64_STANDARD as BASE64};
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 use serde_json::{Value, value::RawValue};
 
 use crate::{
@@ -40,6 +42,50 @@ pub(super) fn response(body: &Bytes) -> Result<Verdict, Fault> {
         data: body.slice_ref(text),
         subject: None,
     }]))
+}
+
+/// A verdict for each record of a batch, by AWS's rules for `ReportBatchItemFailures`: those that are
+/// named have failed, all others have not. What cannot be understood fails all of them.
+pub(super) fn failures(body: &[u8], records: &[String]) -> Result<Vec<Verdict>, Fault> {
+    let wrong = |what: String| Fault::BadReply(format!("`batchItemFailures`: {what}"));
+    let text = body.trim_ascii();
+    let failed = match text.first() {
+        None => Vec::new(),
+        Some(b'[') => return Err(wrong("an object has it, and no list".to_owned())),
+        Some(b'{') => {
+            let said: Partial =
+                serde_json::from_slice(text).map_err(|err| wrong(err.to_string()))?;
+            said.failed.unwrap_or_default()
+        }
+        // Said by functions that know nothing of it.
+        Some(_) => serde_json::from_slice(text)
+            .map(|IgnoredAny| Vec::new())
+            .map_err(|err| Fault::BadReply(format!("the response is no JSON: {err}")))?,
+    };
+    let names: BTreeSet<String> = failed.into_iter().map(|item| item.name).collect();
+    if let Some(unknown) = names.iter().find(|name| !records.contains(name)) {
+        return Err(wrong(format!("there is no record `{unknown}` in this batch")));
+    }
+    let verdict = |record: &String| match names.contains(record) {
+        true => {
+            let reason = format!("the function named {record} in batchItemFailures");
+            Verdict::Retry { reason, after: None }
+        }
+        false => Verdict::Done(Vec::new()),
+    };
+    Ok(records.iter().map(verdict).collect())
+}
+
+#[derive(Deserialize)]
+struct Partial {
+    #[serde(rename = "batchItemFailures", default)]
+    failed: Option<Vec<Failed>>,
+}
+
+#[derive(Deserialize)]
+struct Failed {
+    #[serde(rename = "itemIdentifier")]
+    name: String,
 }
 
 /// The one key of a response that speaks of Pelton.

@@ -27,9 +27,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, trace};
 
+use super::Invocation;
 pub(in crate::runtime) use super::answer::Failure;
-use super::{Invocation, answer::response};
-use crate::{event::Verdict, handler::Fault};
+use crate::handler::Fault;
 
 /// The most a function may answer, as at AWS.
 const RESPONSE_MAX: usize = 6 << 20;
@@ -65,8 +65,8 @@ pub(in crate::runtime) enum Next {
 /// How an invocation ended.
 #[derive(Debug)]
 pub(in crate::runtime) enum Answer {
-    /// With a response, or with nonsense.
-    Response(Result<Verdict, Fault>),
+    /// With a response, or with what cannot be one.
+    Response(Result<Bytes, Fault>),
     /// With an error of the function.
     Error(Failure),
 }
@@ -179,7 +179,7 @@ async fn respond(
             let body = header(ERROR_BODY).and_then(|body| BASE64.decode(body).ok());
             Answer::Error(Failure::read(&body.unwrap_or_default(), Some(kind)))
         }
-        (None, Some(body)) => Answer::Response(response(body)),
+        (None, Some(body)) => Answer::Response(Ok(body.clone())),
         (None, None) => {
             let mib = RESPONSE_MAX >> 20;
             Answer::Response(Err(Fault::BadReply(format!("a response of more than {mib}MiB"))))

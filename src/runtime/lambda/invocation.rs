@@ -6,10 +6,14 @@ use serde::de::IgnoredAny;
 use serde_json::json;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use super::{
+    answer::{failures, response},
+    sqs,
+};
 use crate::{
     cloudevents,
-    event::Event,
-    handler::Call,
+    event::{Event, Verdict},
+    handler::{Call, Fault},
     manifest::{Lambda, LambdaEvent},
 };
 
@@ -24,6 +28,23 @@ impl Shape {
     pub(in crate::runtime) fn new(function: &str, target: &Lambda) -> Self {
         let arn = format!("arn:aws:lambda:local:000000000000:function:{function}");
         Self { event: target.event, arn }
+    }
+
+    /// Whether an invocation has all events of a call.
+    pub(super) const fn takes_all(&self) -> bool {
+        matches!(self.event, LambdaEvent::Sqs)
+    }
+
+    /// What a response means for each event of its invocation.
+    pub(in crate::runtime) fn read(
+        &self,
+        body: &Bytes,
+        events: &[String],
+    ) -> Result<Vec<Verdict>, Fault> {
+        match self.event {
+            LambdaEvent::Payload | LambdaEvent::CloudEvents => Ok(vec![response(body)?]),
+            LambdaEvent::Sqs => failures(body, events),
+        }
     }
 }
 
@@ -42,7 +63,7 @@ pub(in crate::runtime) struct Invocation {
 }
 
 impl Invocation {
-    /// Of the call's only event.
+    /// Of the call's only event, or of all of them.
     pub(in crate::runtime) fn new(call: &Call, shape: &Shape) -> Self {
         let event = &call.events.first;
         let custom = json!({"custom": {
@@ -60,6 +81,7 @@ impl Invocation {
             body: match shape.event {
                 LambdaEvent::Payload => payload(event),
                 LambdaEvent::CloudEvents => cloudevents::structured(event).into(),
+                LambdaEvent::Sqs => sqs::records(call.events.iter()),
             },
         }
     }

@@ -24,12 +24,21 @@ struct Desk {
     asker: Option<oneshot::Sender<Next>>,
     /// A call that it was to get when it hung up.
     returned: Option<Box<Invocation>>,
-    /// What it was given and has not answered: id and number.
-    open: Option<(String, u64)>,
+    /// What it was given and has not answered.
+    open: Option<Open>,
     /// What it answered last.
     closed: Option<String>,
     /// When it must have asked again.
     ask_by: Option<Instant>,
+}
+
+/// An invocation that a worker is at.
+struct Open {
+    id: String,
+    /// The number of its call.
+    number: u64,
+    /// The ids of its events.
+    events: Vec<String>,
 }
 
 impl Talk<'_> {
@@ -47,7 +56,7 @@ impl Talk<'_> {
                 tokio::select! {
                     // What was said before the end counts.
                     biased;
-                    Some(request) = requested.recv() => self.hear(&mut desk, request),
+                    Some(request) = requested.recv() => self.hear(&mut desk, request, shape),
                     () = self.ended.cancelled() => return,
                     () = self.plan.bell.outbox.notified() => {}
                     () = self.eof.cancelled(), if !closing => closing = true,
@@ -78,7 +87,8 @@ impl Talk<'_> {
         let invocation = desk.returned.take().or_else(|| {
             let (number, call) = self.pool.take(self.plan.worker)?;
             let invocation = Box::new(Invocation::new(&call, shape));
-            desk.open = Some((invocation.id.clone(), number));
+            let events = call.events.iter().map(|event| event.id.to_string()).collect();
+            desk.open = Some(Open { id: invocation.id.clone(), number, events });
             Some(invocation)
         });
         match invocation {
@@ -93,10 +103,12 @@ impl Talk<'_> {
         }
     }
 
-    fn hear(&self, desk: &mut Desk, request: Request) {
+    fn hear(&self, desk: &mut Desk, request: Request, shape: &Shape) {
         match request {
             Request::Next(asker) => self.asked(desk, asker),
-            Request::Answer { id, answer, told } => say(told, self.answered(desk, id, answer)),
+            Request::Answer { id, answer, told } => {
+                say(told, self.answered(desk, &id, answer, shape));
+            }
             Request::InitError { told, .. } if self.ready.get().is_some() => {
                 say(told, Told::WrongState);
             }
@@ -118,21 +130,21 @@ impl Talk<'_> {
         self.heed(Word::Ready);
     }
 
-    fn answered(&self, desk: &mut Desk, id: String, answer: Answer) -> Told {
-        let Some((id, number)) = desk.open.take_if(|(open, _)| *open == id) else {
-            let again = desk.closed.as_ref() == Some(&id);
+    fn answered(&self, desk: &mut Desk, id: &str, answer: Answer, shape: &Shape) -> Told {
+        let Some(Open { id, number, events }) = desk.open.take_if(|open| open.id == id) else {
+            let again = desk.closed.as_deref() == Some(id);
             return if again { Told::WrongState } else { Told::UnknownId };
         };
-        let verdict = match answer {
-            Answer::Response(said) => said,
+        let verdicts = match answer {
+            Answer::Response(said) => said.and_then(|body| shape.read(&body, &events)),
             Answer::Error(failure) => {
                 self.show(&failure, Some(number));
-                Ok(Verdict::from(&failure))
+                Ok(vec![Verdict::from(&failure); events.len()])
             }
         };
         desk.closed = Some(id);
         desk.ask_by = self.patience();
-        let mut replies = vec![(number, verdict.map(Reply::one))];
+        let mut replies = vec![(number, verdicts.map(|verdicts| Reply { verdicts, state: None }))];
         match self.pool.answer(self.plan.worker, &mut replies) {
             Ok(()) => Told::Accepted,
             Err(what) => {

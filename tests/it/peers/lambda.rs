@@ -89,3 +89,64 @@ async fn lambda_runtime_for_rust() {
     let site = Site::new();
     each_event_once(&site, &format!("[{}]", program.display())).await;
 }
+
+/// A function for a queue of AWS SQS gets batches of records and names those that have failed.
+#[tokio::test(flavor = "multi_thread")]
+async fn records_of_sqs_with_awslambdaric() {
+    let python = peer("peers-python/bin/python");
+    let server = NatsServer::start().await;
+    let streams = server.streams().await;
+    let site = Site::with(&format!(
+        "
+functions:
+  peer:
+    lambda: {{ command: [{}, -m, awslambdaric, app.handler], event: sqs }}
+    workers: 2
+    env: {{ SITE: \"${{SITE}}\" }}
+bindings:
+  - subject: in.peer
+    function: peer
+    batch: {{ max: 20, wait: 200ms }}
+    retry: {{ attempts: 3, backoff: 10ms..20ms }}
+",
+        python.display()
+    ));
+    site.file("app.py", include_str!("../../peers/lambda_sqs.py"));
+    let mut runner = Runner::start(&site, &server).await;
+    streams.send_many(100, |n| ("in.peer".to_owned(), format!("{{\"n\": {n}}}"))).await;
+    let letters = streams.wait_letters(12).await;
+    streams.wait_settled("t-peer").await;
+
+    let mut dead = BTreeSet::new();
+    for letter in letters {
+        let event: Value = serde_json::from_slice(&letter.payload).expect("JSON");
+        let n = event["n"].as_u64().expect("a number");
+        let (reason, error) = match n {
+            55 => ("attempts_exhausted", "RuntimeError: poison".to_owned()),
+            77 => ("bad_reply", "there is no record `nobody` in this batch".to_owned()),
+            _ => (
+                "attempts_exhausted",
+                format!("IN:{} in batchItemFailures", letter.get("sequence")),
+            ),
+        };
+        assert_eq!(letter.get("reason"), reason, "{n}");
+        assert!(letter.get("error").contains(&error), "{n}: {letter:#?}");
+        assert_eq!(letter.get("attempts"), "3", "{n}");
+        dead.insert(n);
+    }
+    let expected: BTreeSet<u64> = (0..10).map(|n| 10 * n + 3).chain([55, 77]).collect();
+    assert_eq!(dead, expected, "nobody else is charged with what these did");
+    let (mut again, mut largest) = (BTreeSet::new(), 0);
+    for line in site.lines("seen") {
+        let (n, attempt, size): (u64, String, usize) =
+            serde_json::from_str(&line).expect("a record");
+        largest = largest.max(size);
+        if attempt == "2" {
+            again.insert(n);
+        }
+    }
+    assert_eq!(largest, 20, "a batch is one invocation");
+    let retried = (0..100).filter(|n| [3, 4].contains(&(n % 10)) || [55, 77].contains(n));
+    assert_eq!(again, retried.collect());
+    assert_eq!(runner.sigterm().await.code(), Some(0));
+}

@@ -214,12 +214,17 @@ async fn takes_a_list(handler: &dyn Handler, kind: Kind) {
     for (subject, data) in [("reject", ""), ("echo", ""), ("echo", "last")] {
         list.events.rest.push(call(subject, data).events.first);
     }
-    let reply = plain(handler.call(list).await).unwrap();
+    let mut reply = plain(handler.call(list).await).unwrap();
+    // In the answer to a batch, an output that is no JSON is a CloudEvent.
+    for verdict in &mut reply.verdicts {
+        if let Verdict::Done(outputs) = verdict {
+            outputs.iter_mut().for_each(|out| out.headers.retain(|name| !name.starts_with("ce-")));
+        }
+    }
     let echo = |data| done(&[data]).unwrap().verdicts.remove(0);
     // A program that says nothing has no output, rather than an empty one.
     let empty = if matches!(kind, Exec | Http) { Verdict::Done(Vec::new()) } else { echo("") };
-    let reason = if kind == Http { "400 Bad Request: never" } else { "never" };
-    let never = Verdict::Reject { cause: Cause::Rejected, reason: reason.to_owned() };
+    let never = Verdict::Reject { cause: Cause::Rejected, reason: "never".to_owned() };
     assert_eq!(reply.verdicts, [echo("first"), never, empty, echo("last")], "{kind:?}");
 }
 

@@ -98,3 +98,50 @@ fn an_error_is_retried_unless_it_rejects() {
     let traced = br#"{"errorType": "E", "stackTrace": ["a", {"line": 1}]}"#;
     assert_eq!(Failure::read(traced, None).trace, ["a", r#"{"line":1}"#]);
 }
+
+/// The records that have failed, as AWS has it.
+fn failed(body: &str) -> Result<Vec<usize>, Fault> {
+    let records = ["IN:1", "IN:2", "IN:3"].map(str::to_owned);
+    let verdicts = failures(body.as_bytes(), &records)?;
+    assert_eq!(verdicts.len(), records.len());
+    let retried = verdicts.iter().enumerate().filter(|(_, said)| match said {
+        Verdict::Retry { after: None, .. } => true,
+        other => {
+            assert_eq!(**other, Verdict::Done(Vec::new()));
+            false
+        }
+    });
+    Ok(retried.map(|(index, _)| index).collect())
+}
+
+#[test]
+fn what_is_named_has_failed_and_nothing_else() {
+    for none in ["", "null", "{}", "true", r#""OK""#, r#"{"statusCode": 200}"#] {
+        assert_eq!(failed(none), Ok(vec![]), "{none}");
+    }
+    for none in ["null", "[]"] {
+        assert_eq!(failed(&format!(r#"{{"batchItemFailures": {none}}}"#)), Ok(vec![]), "{none}");
+    }
+    let some = r#"{"batchItemFailures": [{"itemIdentifier": "IN:3"}, {"itemIdentifier": "IN:1"}]}"#;
+    assert_eq!(failed(some), Ok(vec![0, 2]));
+    assert_eq!(failed(&some.replace("IN:1", "IN:3")), Ok(vec![2]));
+}
+
+#[test]
+fn what_names_nothing_that_is_there_fails_everything() {
+    for item in [
+        r#"{"itemIdentifier": ""}"#,
+        r#"{"itemIdentifier": null}"#,
+        r#"{"itemIdentifier": "IN:4"}"#,
+        r#"{"itemIdentifier": 1}"#,
+        r#"{"identifier": "IN:1"}"#,
+        r#"{"itemIdentifier": "IN:1"}, {"itemIdentifier": "x"}"#,
+        "null",
+    ] {
+        let body = format!(r#"{{"batchItemFailures": [{item}]}}"#);
+        assert!(matches!(failed(&body), Err(Fault::BadReply(_))), "{item}");
+    }
+    for body in ["{", "nonsense", "[]", r#"{"batchItemFailures": "IN:1"}"#] {
+        assert!(matches!(failed(body), Err(Fault::BadReply(_))), "{body}");
+    }
+}
