@@ -42,6 +42,15 @@ impl Report {
         }
     }
 
+    /// What the runners have seen of it.
+    pub(super) async fn runners(&mut self, fleet: &Fleet<'_>) {
+        self.line("reconnects", fleet.sum("nats_reconnects_total", &[]).await);
+        self.line("publishes tried again", fleet.said("publish failed; trying again"));
+        let known = [("outcome", "duplicate")];
+        self.line("outputs known already", fleet.sum("published_events_total", &known).await);
+        self.line("events delivered again", fleet.sum("redeliveries_total", &[]).await);
+    }
+
     /// Shows the table.
     ///
     /// # Panics
