@@ -62,7 +62,7 @@ fn main() {
 
 async fn bench() {
     let quick = std::env::var_os("QUICK").is_some();
-    let (scale, rounds) = if quick { (10, 3) } else { (1, 7) };
+    let (scale, rounds) = if quick { (4, 3) } else { (1, 7) };
     let server = NatsServer::start().await;
     let bench = Bench { site: Site::new(), streams: server.streams().await, url: server.url() };
     bench.site.file("f.py", "def handle(event, context):\n    return None\n");

@@ -50,10 +50,6 @@ impl<'a> Fleet<'a> {
         &self.streams
     }
 
-    pub(super) fn size(&self) -> usize {
-        self.runners.len()
-    }
-
     pub(super) fn note(&mut self, fault: &'static str) {
         *self.injected.entry(fault).or_default() += 1;
     }

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use crate::harness::{Site, Streams};
 
 /// Gives back what it gets; fails now and then.
-const PLAIN: &str = r#"
+pub(super) const PLAIN: &str = r#"
 from pelton import Retry
 
 def handle(event, context):
@@ -20,7 +20,7 @@ def handle(event, context):
 "#;
 
 /// Checks and extends the position of its key; fails now and then.
-const KEYED: &str = r#"
+pub(super) const KEYED: &str = r#"
 from pelton import Retry
 
 def handle(event, context):

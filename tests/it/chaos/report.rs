@@ -36,6 +36,14 @@ impl Report {
         }
     }
 
+    /// A count that shows that the faults did something.
+    pub(super) fn some(&mut self, what: &str, count: f64) {
+        self.line(what, count);
+        if count < 0.5 {
+            self.wrong.push(format!("{what}: none"));
+        }
+    }
+
     pub(super) fn faults(&mut self, fleet: &Fleet<'_>) {
         for (what, count) in &fleet.injected {
             self.line(what, count);
@@ -54,7 +62,7 @@ impl Report {
     /// Shows the table.
     ///
     /// # Panics
-    /// When something is not 0 that must be.
+    /// When something is not 0 that must be, or the other way round.
     pub(super) fn print(mut self) {
         let seconds = self.begun.elapsed().as_secs();
         self.line("seconds in all", seconds);

@@ -19,7 +19,7 @@ async fn a_runner_that_was_frozen_applies_nothing_to_state_twice() {
 }
 
 async fn zombies(name: &'static str, bindings: &[&str]) {
-    let size = Size::of((4_000, 2), (100_000, 20));
+    let size = Size::of((2_000, 2), (100_000, 20));
     let mut report = Report::new(name, size.seed);
     let site = load::site(bindings, "2s");
     let server = NatsServer::start().await;
@@ -38,7 +38,7 @@ async fn zombies(name: &'static str, bindings: &[&str]) {
     producer.await.expect("the producer ends");
     fleet.wait_done(bindings, size.events).await;
     check(&mut report, &fleet, bindings).await;
-    report.line("events delivered again", fleet.sum("redeliveries_total", &[]).await);
+    report.some("events delivered again", fleet.sum("redeliveries_total", &[]).await);
     let known = [("outcome", "duplicate")];
     report.line("outputs known already", fleet.sum("published_events_total", &known).await);
     fleet.stop().await;
