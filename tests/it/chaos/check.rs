@@ -27,6 +27,8 @@ pub(super) async fn check(report: &mut Report, fleet: &Fleet<'_>, bindings: &[&s
             report.zero("keyed: keys misordered", misordered(&inputs, &outputs));
             let wrong = wrong_before(&outputs) + wrong_states(streams, &inputs).await;
             report.zero("keyed: states wrong", wrong);
+            let waits = fleet.said("held back until earlier events come again");
+            report.line("keyed: waits of 10 s for order", waits);
         }
         report.zero(&format!("{binding}: stranded"), fleet.unsettled(binding).await);
     }

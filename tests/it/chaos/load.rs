@@ -57,10 +57,10 @@ pub(super) fn body(bindings: &[&str], ack_wait: &str) -> String {
             state(name)
         )
     };
+    let function = |name: &&str| format!("  {name}: {{ run: {name}.py }}\n");
+    let functions: String = bindings.iter().map(function).collect();
     let bindings: String = bindings.iter().map(binding).collect();
-    format!(
-        "functions:\n  plain: {{ run: plain.py }}\n  keyed: {{ run: keyed.py }}\nbindings:\n{bindings}"
-    )
+    format!("functions:\n{functions}bindings:\n{bindings}")
 }
 
 pub(super) fn functions(site: &Site) {

@@ -24,7 +24,7 @@ async fn each_output_is_stored_once_while_workers_with_batches_are_killed() {
 }
 
 async fn kills(name: &'static str, bindings: &[&str], body: &str) {
-    let size = Size::of((2_000, 20), (100_000, 400));
+    let size = Size::of((1_000, 12), (100_000, 400));
     let mut report = Report::new(name, size.seed);
     // Whoever is killed is charged: events may have to try often.
     let retry = "retry: { attempts: 1000, backoff: 10ms..100ms, losses: 100 }";
