@@ -1,15 +1,19 @@
 //! What every integration test stands on: a folder, a nats-server, runners, and looks at what
 //! they did. Everything is cleaned up by drop; a test that fails shows the logs.
 
+mod cluster;
 mod nats_server;
 mod patience;
+mod proxy;
 mod runner;
 mod scrape;
 mod site;
 mod streams;
 
+pub(crate) use cluster::Cluster;
 pub(crate) use nats_server::{NatsServer, free_port};
 pub(crate) use patience::{PATIENCE, eventually};
+pub(crate) use proxy::Proxy;
 pub(crate) use runner::Runner;
 pub(crate) use scrape::Scrape;
 pub(crate) use site::Site;

@@ -35,4 +35,5 @@ mod replay;
 mod runtime;
 mod shop;
 mod state;
+mod traps;
 mod verbs;
