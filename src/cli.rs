@@ -11,6 +11,7 @@ mod logging;
 mod new;
 mod pause;
 mod payload;
+mod permissions;
 mod plan;
 mod run;
 mod schema;
@@ -74,6 +75,8 @@ enum Verb {
     Plan(plan::Args),
     /// Change in NATS what differs from a manifest.
     Apply(apply::Args),
+    /// Print the least NATS permissions that a manifest needs.
+    Permissions(permissions::Args),
     /// Write a small working project to begin with.
     New(new::Args),
     /// Print the JSON Schema of the manifest.
@@ -93,6 +96,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::Lint(args) => lint::run(&args).map_err(Failure::from),
         Verb::Schema(args) => schema::run(&args).map_err(Failure::from),
         Verb::New(args) => new::run(&args),
+        Verb::Permissions(args) => permissions::run(&args),
         Verb::Completions(args) => return completions::run(&args),
         Verb::Dev(args) => on_runtime(logging::Default::Dev, format, dev::run(args)),
         Verb::Run(args) => on_runtime(logging::Default::Run, format, run::run(args)),
