@@ -34,6 +34,7 @@ use pelton::{
     metrics::Metrics,
     nats::{Connection, ConnectionError, ProvisionError},
     runner::RunError,
+    telemetry,
 };
 
 /// Runs functions on NATS JetStream events.
@@ -235,7 +236,12 @@ fn on_runtime(
         .enable_all()
         .build()
         .map_err(|err| Failure::Problem(format!("no threads to run on: {err}")))?;
-    let result = runtime.block_on(verb);
+    let result = runtime.block_on(async {
+        let exporting = telemetry::start().await.map_err(Failure::Problem)?;
+        let result = verb.await;
+        exporting.finish().await;
+        result
+    });
     runtime.shutdown_background();
     result
 }

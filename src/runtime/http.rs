@@ -1,7 +1,7 @@
 //! A function behind a URL: an event is a POST, the status of the answer its verdict.
 
 mod answer;
-pub(super) mod client;
+pub(crate) mod client;
 mod request;
 
 use std::{error::Error, io, pin::pin, time::Duration};

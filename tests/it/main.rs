@@ -35,4 +35,6 @@ mod recovery;
 mod runtime;
 mod shop;
 mod state;
+#[cfg(feature = "otel")]
+mod traces;
 mod verbs;

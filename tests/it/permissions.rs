@@ -31,9 +31,9 @@ const FUNCTION: &str = r#"
 from pelton import Event, Reject
 
 def handle(event, context):
-    if event.data == "reject":
+    if event.raw == b"reject":
         raise Reject("no")
-    if event.data == "retry" and event.attempt == 1:
+    if event.raw == b"retry" and event.attempt == 1:
         raise ValueError("not yet")
     if event.subject.startswith("in.plain"):
         return [Event("out.plain", "x"), Event("more.x", "x")]
@@ -269,6 +269,10 @@ async fn words(verb: &str, subject: &str, streams: &Streams) -> Vec<String> {
         "pause" => {
             let binding = if subject.contains("kept") { "kept" } else { "plain" };
             vec!["pause".to_owned(), binding.to_owned()]
+        }
+        "list" => {
+            streams.send("dlq.t.plain", "x").await;
+            vec!["list".to_owned()]
         }
         verb => vec![verb.to_owned()],
     };

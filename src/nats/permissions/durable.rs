@@ -60,7 +60,7 @@ impl<'a> Durable<'a> {
     /// Its events, for people.
     pub(super) fn about(&self) -> String {
         let binding = self.binding;
-        if self.comes_back { format!("what comes back to {binding}") } else { binding.to_owned() }
+        if self.comes_back { format!("{binding} (what comes back)") } else { binding.to_owned() }
     }
 }
 

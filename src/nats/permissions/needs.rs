@@ -97,14 +97,14 @@ impl<'a> Needs<'a> {
             self.ask("STREAM.INFO.*", "the streams of outputs, which the manifest does not list");
         }
         for stream in self.made() {
-            self.ask(&format!("STREAM.INFO.{stream}"), format!("how {stream} is set"));
+            self.ask(&format!("STREAM.INFO.{stream}"), format!("looks at {stream}"));
         }
         for stream in self.read() {
-            self.ask(&format!("STREAM.INFO.{stream}"), format!("how {stream} is set"));
+            self.ask(&format!("STREAM.INFO.{stream}"), format!("looks at {stream}"));
         }
-        self.ask_of_durables("CONSUMER.INFO", "how far");
+        self.ask_of_durables("CONSUMER.INFO", "looks at the consumer of");
         for (stream, old) in self.predecessors() {
-            self.ask(&format!("CONSUMER.INFO.{stream}.{old}"), "how far the old name is");
+            self.ask(&format!("CONSUMER.INFO.{stream}.{old}"), "looks at that of the old name");
         }
     }
 
@@ -123,7 +123,7 @@ impl<'a> Needs<'a> {
             (format!("CONSUMER.CREATE.{stream}.{name}{filter}"), durable.about())
         };
         for (question, about) in self.durables.iter().map(creations).collect::<Vec<_>>() {
-            self.ask(&question, format!("makes {about}"));
+            self.ask(&question, format!("makes the consumer of {about}"));
         }
     }
 
@@ -150,14 +150,14 @@ impl<'a> Needs<'a> {
 
     fn work(&mut self) {
         let manifest = self.manifest;
-        self.ask_of_durables("CONSUMER.MSG.NEXT", "asks for");
+        self.ask_of_durables("CONSUMER.MSG.NEXT", "asks for events of");
         let acks = |durable: &Durable<'_>| {
             let Durable { stream, name, .. } = durable;
             (format!("{stream}.{name}.>"), durable.about())
         };
         for (place, about) in self.durables.iter().map(acks).collect::<Vec<_>>() {
-            self.allow(format!("$JS.ACK.{place}"), format!("settles {about}"));
-            let newer = format!("settles {about} where the server has `js_ack_fc_v2`");
+            self.allow(format!("$JS.ACK.{place}"), format!("settles events of {about}"));
+            let newer = format!("the same, where the server has `js_ack_fc_v2`");
             self.allow(format!("$JS.ACK.*.*.{place}"), newer);
         }
         for stream in self.read() {
@@ -251,7 +251,7 @@ impl<'a> Needs<'a> {
         if self.manifest.bindings.iter().any(|binding| binding.stream.is_none()) {
             self.find_streams();
         }
-        self.ask_of_durables("CONSUMER.PAUSE", "stops and starts");
+        self.ask_of_durables("CONSUMER.PAUSE", "pauses and resumes");
     }
 
     fn send(&mut self) {
