@@ -22,13 +22,13 @@ impl Exporting {
 
 /// The trace of an event that is handled.
 #[derive(Debug, Default)]
-pub struct Trace;
+pub struct Trace(());
 
 impl Trace {
     /// Begins nothing.
     #[must_use]
     pub const fn begin(_event: &Event, _place: Place<'_>) -> Self {
-        Self
+        Self(())
     }
 
     /// Puts nothing into headers.

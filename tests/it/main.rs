@@ -35,6 +35,4 @@ mod recovery;
 mod runtime;
 mod shop;
 mod state;
-#[cfg(feature = "otel")]
-mod traces;
 mod verbs;

@@ -402,3 +402,31 @@ async fn they_suffice_for_the_shop() {
         assert_eq!(refused(&runner.log()), Vec::<String>::new(), "{}", runner.log());
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn domain_inbox_and_purpose_are_heeded() {
+    let site = site();
+    let manifest = std::fs::read_to_string(site.path("pelton.yaml")).expect("a manifest");
+    let there = "nats: { domain: hub, inbox_prefix: _MINE, servers:";
+    site.file("hub.yaml", manifest.replace("nats: { servers:", there));
+    let printed = Printed::of(&site, "hub.yaml", &["--no-provision"]).await;
+    let subjects: Vec<String> = printed.lines().into_iter().map(|(_, subject)| subject).collect();
+    for subject in ["$JS.hub.API.STREAM.NAMES", "$JS.hub.API.$KV.sums.>", "$KV.T_ATTEMPTS.>"] {
+        assert!(subjects.iter().any(|known| known == subject), "{subject}: {subjects:?}");
+    }
+    assert_eq!(subjects.last().map(String::as_str), Some("_MINE.>"));
+
+    let json = |text: &str| serde_json::from_str::<serde_json::Value>(text).expect("JSON");
+    let (code, text, _) =
+        pelton(&site, &["permissions", "hub.yaml", "--no-provision", "-o", "json"], &[]).await;
+    let said = json(&text);
+    assert_eq!(code, 0);
+    let allowed = said["publish"]["allow"].as_array().expect("a list");
+    assert_eq!(allowed.len() + 1, subjects.len());
+    assert_eq!(said["subscribe"], serde_json::json!({ "allow": ["_MINE.>"] }));
+
+    site.file("far.yaml", manifest.replace("subject: in.plain.*", "subject: far.away"));
+    let (code, _, errors) = pelton(&site, &["permissions", "far.yaml"], &[]).await;
+    assert_eq!(code, 1);
+    assert!(errors.contains("`plain`") && errors.contains("`stream:`"), "{errors}");
+}

@@ -157,7 +157,7 @@ impl<'a> Needs<'a> {
         };
         for (place, about) in self.durables.iter().map(acks).collect::<Vec<_>>() {
             self.allow(format!("$JS.ACK.{place}"), format!("settles events of {about}"));
-            let newer = format!("the same, where the server has `js_ack_fc_v2`");
+            let newer = "the same, where the server has `js_ack_fc_v2`";
             self.allow(format!("$JS.ACK.*.*.{place}"), newer);
         }
         for stream in self.read() {

@@ -1,6 +1,14 @@
 //! Spans on their way to a collector: OTLP over HTTP, through the runner's own client.
 
-use std::{env, fmt, future::Future, pin::Pin, time::Duration};
+use std::{
+    env, fmt,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt as _, Full, Limited};
@@ -10,7 +18,7 @@ use opentelemetry_http::{HttpClient, HttpError};
 use opentelemetry_otlp::{SpanExporter, WithHttpConfig as _};
 use opentelemetry_sdk::{Resource, trace::SdkTracerProvider};
 use tokio::runtime::Handle;
-use tracing::warn;
+use tracing::{info, warn};
 
 use super::TRACER;
 use crate::runtime::http::client::{self, Client, Tasks, Versions};
@@ -78,13 +86,30 @@ impl Exporting {
 struct Arms {
     client: Client,
     runtime: Handle,
+    /// Whether the last request failed.
+    lost: Arc<AtomicBool>,
 }
 
 impl Arms {
     async fn new() -> Result<Self, String> {
         let roots = client::trusted(None).await?;
         let client = client::client(roots, Versions::Any, CONNECT, &Tasks::default())?;
-        Ok(Self { client, runtime: Handle::current() })
+        Ok(Self { client, runtime: Handle::current(), lost: Arc::default() })
+    }
+}
+
+/// Says when spans begin to be lost, and when they are no longer.
+fn tell(lost: &AtomicBool, answer: &Result<Response<Bytes>, HttpError>) {
+    let trouble = match answer {
+        Ok(answer) if answer.status().is_success() => None,
+        Ok(answer) => Some(answer.status().to_string()),
+        Err(err) => Some(err.to_string()),
+    };
+    let before = lost.swap(trouble.is_some(), Ordering::Relaxed);
+    match trouble {
+        Some(why) if !before => warn!(why, "spans do not reach the OpenTelemetry collector"),
+        None if before => info!("spans reach the OpenTelemetry collector again"),
+        _ => {}
     }
 }
 
@@ -104,11 +129,18 @@ impl HttpClient for Arms {
         Self: 'answer,
     {
         let asked = self.client.request(request.map(Full::new));
-        let answered = self.runtime.spawn(tokio::time::timeout(PATIENCE, async {
+        let lost = Arc::clone(&self.lost);
+        let answered = async {
             let (head, body) = asked.await?.into_parts();
             let body = Limited::new(body, ANSWER_MAX).collect().await?.to_bytes();
-            Ok::<_, HttpError>(Response::from_parts(head, body))
-        }));
-        Box::pin(async move { answered.await?? })
+            Ok(Response::from_parts(head, body))
+        };
+        let told = self.runtime.spawn(async move {
+            let answer = tokio::time::timeout(PATIENCE, answered).await;
+            let answer = answer.unwrap_or_else(|_| Err("no answer in time".into()));
+            tell(&lost, &answer);
+            answer
+        });
+        Box::pin(async move { told.await? })
     }
 }

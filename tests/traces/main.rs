@@ -1,4 +1,20 @@
 //! One order is one trace, from `pelton send` to its last function, as a collector sees it.
+//!
+//! `make traces` runs it: apart from the other tests, since it needs a build with the feature `otel`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    dead_code,
+    unused_imports,
+    reason = "a test that cannot go on panics; it uses a part of the tests' harness"
+)]
+
+#[path = "../it"]
+mod it {
+    pub(crate) mod harness;
+}
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,7 +27,7 @@ use axum::{Json, Router, routing::post};
 use serde_json::{Value, json};
 use tokio::{net::TcpListener, process::Command, task::AbortHandle};
 
-use crate::harness::{NatsServer, Runner, Site, Streams, eventually};
+use it::harness::{NatsServer, Runner, Site, Streams, eventually};
 
 /// A collector that keeps what it is told.
 struct Collector {
