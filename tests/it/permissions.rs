@@ -184,7 +184,6 @@ async fn run_needs(server: &NatsServer, site: &Site, account: &str, subject: &st
         }
     })
     .await;
-    runner.kill9().await;
 }
 
 fn few(account: &str) -> String {
