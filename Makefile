@@ -77,6 +77,11 @@ test: need-rust need-node setup shop peers ## every test: Rust against a real na
 	$(call say,tests of the shims)
 	$(PYTHON) -m unittest discover tests/shims
 
+.PHONY: traces
+traces: need-rust need-node setup shop ## the test of traces: builds with the feature otel, and shows them to a collector
+	$(call say,cargo test --features otel (a build of its own))
+	$(CARGO) test $(LOCKED) --features otel --test traces
+
 .PHONY: faults
 faults: need-rust need-node setup ## the fault suite in full size; ONLY=name EVENTS=n KILLS=n SEED=n
 	$(call say,faults under load)

@@ -26,6 +26,7 @@ use crate::{
     settle::Policy,
     shutdown::Shutdown,
     source::{Fence, Ledger, Sink, Source, SourceError},
+    telemetry::Place,
 };
 
 pub use health::Health;
@@ -115,6 +116,12 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
         };
         intake.finish().await;
         result
+    }
+
+    /// Where the binding's events come from, for traces.
+    fn place<'a>(&'a self, stream: &'a str) -> Place<'a> {
+        let subject = self.spec.subjects.first().map(String::as_str).unwrap_or_default();
+        Place { subject, stream, consumer: &self.consumer }
     }
 
     fn policy(&self) -> Policy {

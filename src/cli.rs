@@ -11,6 +11,7 @@ mod logging;
 mod new;
 mod pause;
 mod payload;
+mod permissions;
 mod plan;
 mod replay;
 mod run;
@@ -34,6 +35,7 @@ use pelton::{
     metrics::Metrics,
     nats::{Connection, ConnectionError, ProvisionError},
     runner::RunError,
+    telemetry,
 };
 
 /// Runs functions on NATS JetStream events.
@@ -77,6 +79,8 @@ enum Verb {
     Plan(plan::Args),
     /// Change in NATS what differs from a manifest.
     Apply(apply::Args),
+    /// Print the least NATS permissions that a manifest needs.
+    Permissions(permissions::Args),
     /// Write a small working project to begin with.
     New(new::Args),
     /// Print the JSON Schema of the manifest.
@@ -96,6 +100,7 @@ pub(crate) fn main() -> ExitCode {
         Verb::Lint(args) => lint::run(&args).map_err(Failure::from),
         Verb::Schema(args) => schema::run(&args).map_err(Failure::from),
         Verb::New(args) => new::run(&args),
+        Verb::Permissions(args) => permissions::run(&args),
         Verb::Completions(args) => return completions::run(&args),
         Verb::Dev(args) => on_runtime(logging::Default::Dev, format, dev::run(args)),
         Verb::Run(args) => on_runtime(logging::Default::Run, format, run::run(args)),
@@ -235,7 +240,12 @@ fn on_runtime(
         .enable_all()
         .build()
         .map_err(|err| Failure::Problem(format!("no threads to run on: {err}")))?;
-    let result = runtime.block_on(verb);
+    let result = runtime.block_on(async {
+        let exporting = telemetry::start().await.map_err(Failure::Problem)?;
+        let result = verb.await;
+        exporting.finish().await;
+        result
+    });
     runtime.shutdown_background();
     result
 }

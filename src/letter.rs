@@ -13,6 +13,9 @@ use crate::{
 /// What the headers of a letter that speak of it start with.
 pub const PREFIX: &str = "pelton-dead-letter-";
 
+/// The id of the trace in which the event was given up, where traces are kept.
+pub const TRACE_HEADER: &str = "pelton-dead-letter-trace-id";
+
 /// The longest error text in a header, in bytes before encoding.
 const ERROR_MAX: usize = 2048;
 

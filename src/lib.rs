@@ -25,6 +25,7 @@ pub mod shutdown;
 pub mod source;
 pub mod state;
 pub mod subject;
+pub mod telemetry;
 
 pub use embed::{Builder, Error, Pelton};
 pub use shutdown::Shutdown;

@@ -12,6 +12,7 @@ mod letters;
 mod message;
 mod ordered;
 mod pause;
+mod permissions;
 mod provision;
 mod publish;
 mod pull;
@@ -29,6 +30,7 @@ pub use lease::NatsLease;
 pub use ledger::NatsLedger;
 pub use letters::{Filter, Letters, StoredLetter};
 pub use ordered::OrderedSource;
+pub use permissions::{Allowed, Permission, Permissions, Purpose, UnknownStream};
 pub use provision::{
     Adoption, Applied, Failed, Field, Kind, Object, Plan, Planned, ProvisionError, Provisioned,
     Provisioning, Replays, Step, owners_name,

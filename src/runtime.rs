@@ -5,7 +5,7 @@ pub mod native;
 
 mod cgroup;
 mod exec;
-mod http;
+pub(crate) mod http;
 mod lambda;
 mod logs;
 mod process;

@@ -31,6 +31,18 @@ pub enum Ack {
     },
 }
 
+impl Ack {
+    /// In NATS' own word.
+    #[must_use]
+    pub const fn word(&self) -> &'static str {
+        match self {
+            Self::Done => "ack",
+            Self::Redeliver { .. } => "nak",
+            Self::Terminate { .. } => "term",
+        }
+    }
+}
+
 /// Where and whether a delivered event may run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Admission {

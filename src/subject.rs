@@ -29,6 +29,22 @@ pub fn overlap(a: &str, b: &str) -> bool {
     }
 }
 
+/// Whether every subject that matches `inner` matches `outer`.
+#[must_use]
+pub fn covers(outer: &str, inner: &str) -> bool {
+    let mut wide = outer.split('.');
+    let mut narrow = inner.split('.');
+    loop {
+        match (wide.next(), narrow.next()) {
+            (Some(">"), Some(_)) | (None, None) => return true,
+            (Some(_), Some(">")) => return false,
+            (Some("*"), Some(_)) => {}
+            (Some(want), Some(token)) if want == token => {}
+            _ => return false,
+        }
+    }
+}
+
 /// Whether a subject names exactly one subject.
 #[must_use]
 pub fn is_literal(subject: &str) -> bool {
@@ -85,6 +101,21 @@ mod tests {
             ("*.*", "a.>", true),
         ] {
             assert_eq!(overlap(a, b), expected, "{a} {b}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_covers_what_it_has_all_of() {
+        for (outer, inner, expected) in [
+            ("a.*", "a.b", true),
+            ("a.*", "a.*", true),
+            ("a.*", "a.>", false),
+            ("a.>", "a.*", true),
+            ("a.>", "a.>", true),
+            ("a.b", "a.*", false),
+            ("*.b", "a.b.c", false),
+        ] {
+            assert_eq!(covers(outer, inner), expected, "{outer} {inner}");
         }
     }
 

@@ -92,8 +92,8 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
         let mut refused = Vec::new();
         let mut shown = Vec::with_capacity(passages.len());
         let mut events = Vec::with_capacity(passages.len());
-        for passage in passages.drain(..) {
-            match self.begin(&passage) {
+        for mut passage in passages.drain(..) {
+            match self.begin(&mut passage) {
                 Ok(event) => {
                     events.push(event);
                     shown.push(passage);

@@ -25,6 +25,7 @@ use crate::{
     key,
     shutdown::Shutdown,
     source::{Delivery, Fence, Lease, Ledger, Room, Sink, SourceError},
+    telemetry,
 };
 
 /// How long settling may go on after everything was told to stop.
@@ -96,6 +97,10 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
 
     pub(super) fn take(&mut self, deliveries: Vec<Delivery<C>>) {
         let (count, begun) = (deliveries.len(), Instant::now());
+        if let Some(first) = deliveries.first() {
+            let place = self.binding.place(&first.origin.stream);
+            telemetry::received(place, deliveries.iter().map(|delivery| &delivery.event));
+        }
         self.binding.all_metrics.step(|| {
             self.binding.metrics.received.inc_by(count as u64);
             self.binding.metrics.in_flight.add(i64::try_from(count).unwrap_or(i64::MAX));

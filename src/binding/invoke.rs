@@ -22,6 +22,7 @@ use crate::{
     replay::Replay,
     settle::{Admission, End, Letter, Outcome, Record, admit},
     source::{Lease, Ledger, Sink},
+    telemetry::Trace,
 };
 
 /// How an event's way through its function ended.
@@ -40,6 +41,8 @@ pub(super) struct Told {
     pub(super) took: Duration,
     pub(super) error: Option<String>,
     pub(super) outputs: Vec<String>,
+    /// The id of its trace.
+    pub(super) trace: Option<String>,
 }
 
 impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
@@ -134,7 +137,9 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             _ => Vec::new(),
         };
         let error = end.error();
-        (Ended::Ran(end), Told { outcome, took, error, outputs })
+        passage.trace.ended(outcome.as_str(), error.as_deref());
+        let trace = passage.trace.id(&passage.event.headers);
+        (Ended::Ran(end), Told { outcome, took, error, outputs, trace })
     }
 
     fn count<C>(&self, passage: &mut Passage<C>, outcome: Outcome) {
@@ -153,7 +158,9 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             _ => (Outcome::Unavailable, "its letter is stored, its payload stays here".to_owned()),
         };
         self.count(passage, outcome);
-        let told = Told { outcome, took: Duration::ZERO, error: Some(error), outputs: Vec::new() };
+        let trace = passage.trace.id(&passage.event.headers);
+        let (took, outputs) = (Duration::ZERO, Vec::new());
+        let told = Told { outcome, took, error: Some(error), outputs, trace };
         (ended, told)
     }
 
@@ -190,13 +197,16 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
     }
 
     /// The event as its function sees it.
-    pub(super) fn begin<C>(&self, passage: &Passage<C>) -> Result<Event, End> {
+    pub(super) fn begin<C>(&self, passage: &mut Passage<C>) -> Result<Event, End> {
+        let place = self.place(&passage.event.id.stream);
+        passage.trace = Trace::begin(&passage.event, place);
         let event = cloudevents::unpack(passage.event.clone());
         let mut event =
             event.map_err(|reason| End::Reject { cause: Cause::Undecodable, reason })?;
         if passage.came_back() {
             event.headers.retain(|name| !redrive::is_of_letters(name));
         }
+        passage.trace.carry(&mut event.headers);
         let waited = OffsetDateTime::now_utc() - event.time;
         self.metrics.queue_wait.observe(waited.as_seconds_f64().max(0.0));
         Ok(event)

@@ -8,6 +8,7 @@ use crate::{
     settle::Record,
     source::{Delivery, Origin},
     state::Kept,
+    telemetry::Trace,
 };
 
 /// An event with all that it holds: its claim and its slot. Dropped, it will be delivered again.
@@ -25,6 +26,8 @@ pub(super) struct Passage<C> {
     pub(super) behind: bool,
     /// The state of its key, once it was read.
     pub(super) state: Option<Entry>,
+    /// From the beginning of its call on.
+    pub(super) trace: Trace,
     pub(super) lease: C,
     pub(super) slot: Slot,
 }
@@ -51,6 +54,7 @@ impl<C> Passage<C> {
             key,
             behind: false,
             state: None,
+            trace: Trace::default(),
             lease,
             slot,
         }

@@ -15,7 +15,7 @@ use super::{
     store::Written,
 };
 use crate::{
-    event::{Event, Publish},
+    event::{Event, Headers, Publish},
     letter::{self, Written as Letters},
     observer::Invocation,
     outputs::Provenance,
@@ -23,7 +23,8 @@ use crate::{
         Ack, End, GIVEN_BACK_FOR, Letter, Memory, Now, Outcome, RETRY_AFTER_MAX, Reason, Record,
         Settlement, give_up, settle, stay_parked,
     },
-    source::{Lease, Ledger, PublishError, Sink, Stored},
+    source::{Lease, Ledger, PublishError, SettleError, Sink, Stored},
+    telemetry::{Step, Trace},
 };
 
 /// What an event that shall run again does meanwhile.
@@ -72,7 +73,8 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
                 settlement = self.decide(&passage, Ended::Ran(End::State(why)));
             }
         }
-        if let Err(err) = self.publish(std::mem::take(&mut settlement.publish)).await {
+        let outputs = std::mem::take(&mut settlement.publish);
+        if let Err(err) = self.publish(outputs, &passage).await {
             told.error = Some(err.to_string());
             settlement = self.decide(&passage, Ended::Ran(End::Output(err.to_string())));
         }
@@ -89,7 +91,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
         }
         let dead_letter = letter.as_ref().map(|letter| letter.reason);
         if let Some(letter) = letter
-            && !self.bury(&letter, &passage).await
+            && !self.bury(&letter, &passage, told.trace.as_deref()).await
         {
             ack = Ack::Redeliver { after: RETRY_AFTER_MAX };
             wait = if self.spec.order.is_some() { Wait::Aside } else { Wait::InStream };
@@ -130,6 +132,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
         });
         passage.recalled = true;
         passage.state = None;
+        passage.trace = Trace::default();
         Left::held(after, passage)
     }
 
@@ -140,8 +143,10 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
 
     async fn release<C: Lease>(&self, passage: Passage<C>, end: Settled) -> Left<C> {
         let recorded = end.forget.then(|| passage.place()).map(|(origin, n)| (origin.clone(), n));
+        let place = self.place(&passage.event.id.stream);
+        let settling = passage.trace.settle(end.ack.word(), place);
         let Passage { event, lease, mut slot, key, .. } = passage;
-        let released = lease.release(&end.ack).await;
+        let released = say(lease, &end.ack, settling).await;
         self.all_metrics.step(|| {
             match &released {
                 Ok(()) => self.metrics.settled(&end.ack),
@@ -198,10 +203,19 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
     }
 
     /// Stores every output and waits for every `PubAck`.
-    async fn publish(&self, messages: Vec<Publish>) -> Result<(), PublishError> {
-        let store = async |message| {
+    async fn publish<C>(
+        &self,
+        messages: Vec<Publish>,
+        passage: &Passage<C>,
+    ) -> Result<(), PublishError> {
+        let (trace, event) = (&passage.trace, &passage.event);
+        let store = async |mut message: Publish| {
             let started = Instant::now();
+            let mut publishing = trace.publish(&mut message, event);
             let stored = self.sink.publish(message).await;
+            if let Err(err) = &stored {
+                publishing.failed(&err.to_string());
+            }
             self.metrics.publish_duration.observe(started.elapsed().as_secs_f64());
             match &stored {
                 Ok(Stored::New) => self.metrics.published_stored.inc(),
@@ -215,18 +229,22 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
 
     /// Stores a dead letter, however long that takes: the event is not given up before. Returns
     /// whether its event may go: the payload is in it, or stays in any case.
-    async fn bury<C>(&self, letter: &Letter, passage: &Passage<C>) -> bool {
+    async fn bury<C>(&self, letter: &Letter, passage: &Passage<C>, trace: Option<&str>) -> bool {
         // A letter that is there from the first run says nothing of this one.
         let replay = self.replay.as_ref().map(|replay| replay.id.as_str());
         let from = Provenance { replay, ..self.from(passage) };
         let subject = format!("{}.{}", self.dead_letter_subject, self.spec.name);
-        let max = self.sink.max_payload();
+        let trace: Headers = trace.map(|id| (letter::TRACE_HEADER, id)).into_iter().collect();
+        let max = self.sink.max_payload().saturating_sub(trace.wire_len());
         let now = OffsetDateTime::now_utc();
         let written = letter::write(letter, from, &subject, &self.consumer, now, max);
-        let (whole, message) = match written {
+        let (whole, mut message) = match written {
             Letters::Whole(message) => (true, message),
             Letters::WithoutPayload(message) => (false, message),
         };
+        for (name, value) in trace.iter() {
+            message.headers.append(name, value);
+        }
         let mut pause = Duration::from_millis(200);
         while let Err(err) = self.sink.publish(message.clone()).await {
             self.metrics.dead_letter_publish_errors.inc();
@@ -248,16 +266,17 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
 
     fn tell(&self, event: &Event, end: Settled) {
         let Settled { told, dead_letter, ack, held, .. } = end;
-        let Told { outcome, took, error, outputs } = told;
+        let Told { outcome, took, error, outputs, trace } = told;
         if let Some(reason) = dead_letter {
             warn!(
                 event = %event.id, binding = self.spec.name, reason = reason.as_str(),
-                attempt = event.attempt, error, "dead letter"
+                attempt = event.attempt, error, trace_id = trace, "dead letter"
             );
         } else if outcome != Outcome::Done {
             info!(
                 event = %event.id, binding = self.spec.name, outcome = outcome.as_str(),
-                attempt = event.attempt, error, "{}", if held { "held back" } else { "given back" }
+                attempt = event.attempt, error, trace_id = trace,
+                "{}", if held { "held back" } else { "given back" }
             );
         }
         let Some(observer) = &self.observer else { return };
@@ -276,4 +295,13 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             held,
         });
     }
+}
+
+/// Says the word that settles an event.
+async fn say<C: Lease>(lease: C, ack: &Ack, mut settling: Step) -> Result<(), SettleError> {
+    let said = lease.release(ack).await;
+    if let Err(err) = &said {
+        settling.failed(&err.to_string());
+    }
+    said
 }

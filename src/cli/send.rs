@@ -21,7 +21,7 @@ use pelton::{
     manifest::{Auth, Nats, Server},
     metrics::Metrics,
     nats::{Connection, Receipt},
-    subject,
+    subject, telemetry,
 };
 
 /// Events under way at once.
@@ -87,7 +87,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
 
 async fn send_one(connection: &Connection, args: &Args, headers: &Headers) -> Result<(), Failure> {
     let data = payload::read(args.data.as_deref(), args.file.as_deref())?;
-    let sent = connection.send(&args.subject, headers, data).await;
+    let sent = publish(connection, &args.subject, headers, data).await;
     let receipt = sent.map_err(Failure::Problem)?.await.map_err(Failure::Problem)?;
     let duplicate = if receipt.duplicate { " (was there already)" } else { "" };
     say!("stored as {}:{}{duplicate}", receipt.stream, receipt.sequence);
@@ -121,7 +121,7 @@ async fn send_lines(
         }
         let stopped =
             |err| Failure::Problem(format!("line {number}: {err} ({stored} events were stored)"));
-        let sent = connection.send(subject, headers, Bytes::from(line)).await.map_err(stopped)?;
+        let sent = publish(connection, subject, headers, line.into()).await.map_err(stopped)?;
         receipts.push_back(Box::pin(sent));
         if receipts.len() >= WINDOW {
             stored += settle(&mut receipts, WINDOW / 2).await.map_err(stopped)?;
@@ -132,6 +132,20 @@ async fn send_lines(
     bar.finish_and_clear();
     say!("stored {stored} events on {subject}");
     Ok(())
+}
+
+/// Publishes an event, with which a trace begins or goes on.
+async fn publish(
+    connection: &Connection,
+    subject: &str,
+    headers: &Headers,
+    data: Bytes,
+) -> Result<impl Future<Output = Result<Receipt, String>> + Send + use<>, String> {
+    let mut headers = headers.clone();
+    let mut step = telemetry::sent(subject, data.len(), &mut headers);
+    let sent = connection.send(subject, &headers, data).await;
+    let sent = sent.inspect_err(|err| step.failed(err))?;
+    Ok(async move { sent.await.inspect_err(|err| step.failed(err)) })
 }
 
 /// Waits for the oldest receipts until `left` are open; how many came.

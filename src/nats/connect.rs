@@ -296,14 +296,23 @@ async fn options(
 fn context(client: &Client, nats: &Nats) -> (jetstream::Context, Arc<str>) {
     let builder = ContextBuilder::new().timeout(Duration::from_secs(5));
     let client = client.clone();
+    let context = match (&nats.api_prefix, &nats.domain) {
+        (Some(prefix), _) => builder.api_prefix(prefix).build(client),
+        (None, Some(domain)) => builder.domain(domain).build(client),
+        (None, None) => builder.build(client),
+    };
+    (context, api(nats).into())
+}
+
+/// What the subjects of the JetStream API start with when nothing else is said.
+pub(super) const API: &str = "$JS.API";
+
+/// What the subjects of the JetStream API start with.
+pub(super) fn api(nats: &Nats) -> String {
     match (&nats.api_prefix, &nats.domain) {
-        (Some(prefix), _) => {
-            (builder.api_prefix(prefix).build(client), prefix.trim_end_matches('.').into())
-        }
-        (None, Some(domain)) => {
-            (builder.domain(domain).build(client), format!("$JS.{domain}.API").into())
-        }
-        (None, None) => (builder.build(client), "$JS.API".into()),
+        (Some(prefix), _) => prefix.trim_end_matches('.').to_owned(),
+        (None, Some(domain)) => format!("$JS.{domain}.API"),
+        (None, None) => API.to_owned(),
     }
 }
 

@@ -2,7 +2,7 @@
 
 mod answer;
 mod batch;
-pub(super) mod client;
+pub(crate) mod client;
 mod request;
 
 use std::{

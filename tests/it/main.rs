@@ -28,6 +28,7 @@ mod manifest;
 mod metrics;
 mod ordered;
 mod peers;
+mod permissions;
 mod plan;
 mod provision;
 mod recovery;

@@ -27,8 +27,7 @@ use tracing::warn;
 
 use crate::manifest::Http;
 
-pub(in crate::runtime) type Client<B = Full<Bytes>> =
-    legacy::Client<HttpsConnector<HttpConnector>, B>;
+pub(crate) type Client<B = Full<Bytes>> = legacy::Client<HttpsConnector<HttpConnector>, B>;
 
 /// Shorter than servers keep a connection that nobody uses (2 s is the shortest in common use), so
 /// that none is taken up in the moment in which the server lets it go.
@@ -50,7 +49,7 @@ pub(super) async fn build(spec: &Http, connect: Duration, tasks: &Tasks) -> Resu
 
 /// Which HTTP a server is spoken to in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::runtime) enum Versions {
+pub(crate) enum Versions {
     /// What it chooses.
     Any,
     /// HTTP/2, unasked.
@@ -61,7 +60,7 @@ pub(in crate::runtime) enum Versions {
 ///
 /// # Errors
 /// When the file cannot be used.
-pub(in crate::runtime) async fn trusted(ca_file: Option<PathBuf>) -> Result<RootCertStore, String> {
+pub(crate) async fn trusted(ca_file: Option<PathBuf>) -> Result<RootCertStore, String> {
     let load = move || roots(ca_file.as_deref());
     let loaded = tokio::task::spawn_blocking(load).await;
     loaded.map_err(|err| format!("cannot load certificates: {err}"))?
@@ -69,7 +68,7 @@ pub(in crate::runtime) async fn trusted(ca_file: Option<PathBuf>) -> Result<Root
 
 /// # Errors
 /// When TLS cannot be set up.
-pub(in crate::runtime) fn client<B>(
+pub(crate) fn client<B>(
     roots: RootCertStore,
     versions: Versions,
     connect: Duration,
@@ -126,7 +125,7 @@ fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, String> {
 
 /// The tasks that drive connections. They end with their owner, or when told to.
 #[derive(Clone)]
-pub(in crate::runtime) struct Tasks {
+pub(crate) struct Tasks {
     running: TaskTracker,
     ending: CancellationToken,
     _guard: Arc<DropGuard>,
@@ -141,7 +140,7 @@ impl Default for Tasks {
 }
 
 impl Tasks {
-    pub(in crate::runtime) async fn end(&self) {
+    pub(crate) async fn end(&self) {
         self.ending.cancel();
         self.running.close();
         self.running.wait().await;

@@ -1,0 +1,301 @@
+//! What each verb asks of the server, subject by subject.
+
+use super::{
+    Allowed, Permissions, Purpose, UnknownStream,
+    durable::{Durable, listed},
+};
+use crate::{
+    manifest::{Binding, Manifest, Publish, Runtime},
+    nats::{
+        connect::{API, api},
+        provision::{ledger_name, owners_name},
+    },
+};
+
+/// Collects what is needed.
+pub(super) struct Needs<'a> {
+    manifest: &'a Manifest,
+    /// `$JS.API`, or what replaces it.
+    api: String,
+    durables: Vec<Durable<'a>>,
+    publish: Allowed,
+    subscribe: Allowed,
+}
+
+impl<'a> Needs<'a> {
+    pub(super) fn new(manifest: &'a Manifest) -> Result<Self, UnknownStream> {
+        let mut durables = Vec::with_capacity(2 * manifest.bindings.len());
+        for binding in &manifest.bindings {
+            durables.push(Durable::main(manifest, binding)?);
+            durables.push(Durable::comebacks(manifest, binding));
+        }
+        let (publish, subscribe) = (Allowed::default(), Allowed::default());
+        Ok(Self { manifest, api: api(&manifest.nats), durables, publish, subscribe })
+    }
+
+    pub(super) fn permissions(self) -> Permissions {
+        Permissions { publish: self.publish, subscribe: self.subscribe }
+    }
+
+    pub(super) fn add(&mut self, purpose: Purpose) {
+        let inbox = self.manifest.nats.inbox_prefix.as_deref().unwrap_or("_INBOX");
+        self.subscribe.add(format!("{inbox}.>"), "answers, and events as they come".to_owned());
+        match purpose {
+            Purpose::Run => {
+                self.survey();
+                self.create();
+                self.work();
+            }
+            Purpose::RunOnly => {
+                self.survey();
+                self.work();
+            }
+            Purpose::Plan => {
+                self.survey();
+                self.orphans();
+                self.goodbye();
+            }
+            Purpose::Apply => {
+                self.survey();
+                self.orphans();
+                self.create();
+                self.change();
+                self.goodbye();
+            }
+            Purpose::List => self.list(),
+            Purpose::Dlq => self.dlq(),
+            Purpose::Pause => self.pause(),
+            Purpose::Send => self.send(),
+        }
+    }
+
+    fn allow(&mut self, subject: impl Into<String>, why: impl Into<String>) {
+        self.publish.add(subject.into(), why.into());
+    }
+
+    fn ask(&mut self, question: &str, why: impl Into<String>) {
+        self.allow(format!("{}.{question}", self.api), why);
+    }
+
+    /// For each durable: `<question>.<stream>.<durable>`.
+    fn ask_of_durables(&mut self, question: &str, why: &str) {
+        let questions = |durable: &Durable<'_>| {
+            (format!("{question}.{}.{}", durable.stream, durable.name), durable.about())
+        };
+        for (question, about) in self.durables.iter().map(questions).collect::<Vec<_>>() {
+            self.ask(&question, format!("{why} {about}"));
+        }
+    }
+
+    /// What is there, and whether it is as wanted.
+    fn survey(&mut self) {
+        let bindings = &self.manifest.bindings;
+        if bindings.iter().any(|binding| binding.stream.is_none() || binding.publish.is_some()) {
+            self.find_streams();
+        }
+        if bindings.iter().flat_map(outputs).any(|o| listed(self.manifest, o).is_none()) {
+            self.ask("STREAM.INFO.*", "the streams of outputs, which the manifest does not list");
+        }
+        for stream in self.made() {
+            self.ask(&format!("STREAM.INFO.{stream}"), format!("looks at {stream}"));
+        }
+        for stream in self.read() {
+            self.ask(&format!("STREAM.INFO.{stream}"), format!("looks at {stream}"));
+        }
+        self.ask_of_durables("CONSUMER.INFO", "looks at the consumer of");
+        for (stream, old) in self.predecessors() {
+            self.ask(&format!("CONSUMER.INFO.{stream}.{old}"), "looks at that of the old name");
+        }
+    }
+
+    fn find_streams(&mut self) {
+        self.ask("STREAM.NAMES", "which stream holds a subject");
+    }
+
+    fn create(&mut self) {
+        for stream in self.made() {
+            self.ask(&format!("STREAM.CREATE.{stream}"), format!("makes {stream}"));
+        }
+        let creations = |durable: &Durable<'_>| {
+            let Durable { stream, name, .. } = durable;
+            let filter = durable.filter.as_ref().map(|filter| format!(".{filter}"));
+            let filter = filter.unwrap_or_default();
+            (format!("CONSUMER.CREATE.{stream}.{name}{filter}"), durable.about())
+        };
+        for (question, about) in self.durables.iter().map(creations).collect::<Vec<_>>() {
+            self.ask(&question, format!("makes the consumer of {about}"));
+        }
+    }
+
+    fn change(&mut self) {
+        for stream in self.made() {
+            self.ask(&format!("STREAM.UPDATE.{stream}"), format!("changes {stream}"));
+        }
+        for (stream, old) in self.predecessors() {
+            self.ask(&format!("CONSUMER.DELETE.{stream}.{old}"), "ends the old name");
+        }
+    }
+
+    fn orphans(&mut self) {
+        for stream in self.watched() {
+            let why = format!("whether a consumer on {stream} has lost its binding");
+            self.ask(&format!("CONSUMER.LIST.{stream}"), why);
+        }
+    }
+
+    /// The server's last answer proves that it has read everything.
+    fn goodbye(&mut self) {
+        self.ask("INFO", "proof at the end that the server has heard everything");
+    }
+
+    fn work(&mut self) {
+        let manifest = self.manifest;
+        self.ask_of_durables("CONSUMER.MSG.NEXT", "asks for events of");
+        let acks = |durable: &Durable<'_>| {
+            let Durable { stream, name, .. } = durable;
+            (format!("{stream}.{name}.>"), durable.about())
+        };
+        for (place, about) in self.durables.iter().map(acks).collect::<Vec<_>>() {
+            self.allow(format!("$JS.ACK.{place}"), format!("settles events of {about}"));
+            let newer = "the same, where the server has `js_ack_fc_v2`";
+            self.allow(format!("$JS.ACK.*.*.{place}"), newer);
+        }
+        for stream in self.read() {
+            self.ask(&format!("STREAM.MSG.GET.{stream}"), "the age of the oldest event that waits");
+        }
+        for binding in &manifest.bindings {
+            for output in outputs(binding) {
+                self.allow(output, format!("outputs of {}", binding.name));
+            }
+            let letters = format!("{}.{}", manifest.dead_letter.subject, binding.name);
+            self.allow(letters, format!("dead letters of {}", binding.name));
+        }
+        let letters = &manifest.dead_letter.stream;
+        self.ask(
+            &format!("STREAM.MSG.DELETE.{letters}"),
+            "takes out what came back and is settled",
+        );
+        self.ask(
+            &format!("STREAM.PURGE.{letters}"),
+            "the same for a runner that died before it did",
+        );
+        let ledger = ledger_name(manifest);
+        self.allow(format!("$KV.{ledger}.>"), "writes down failed attempts");
+        self.ask(&format!("STREAM.MSG.GET.KV_{ledger}"), "reads them");
+        self.ask(&format!("STREAM.PURGE.KV_{ledger}"), "forgets them");
+        self.buckets();
+        self.goodbye();
+    }
+
+    fn buckets(&mut self) {
+        let manifest = self.manifest;
+        if manifest.bindings.iter().any(|binding| binding.order.is_some()) {
+            self.bucket(&owners_name(manifest), "*", "who works on what is to run in order");
+        }
+        for binding in &manifest.bindings {
+            if let Some(state) = &binding.state {
+                self.bucket(&state.bucket, ">", &format!("the state of {}", binding.name));
+            }
+        }
+        for function in manifest.functions.values() {
+            let Runtime::Wasm(component) = &function.runtime else { continue };
+            for bucket in &component.allow.kv {
+                let why = format!("what {} is granted", function.name);
+                self.ask(&format!("STREAM.INFO.KV_{bucket}"), &why);
+                self.bucket(bucket, ">", &why);
+                self.ask(&format!("CONSUMER.CREATE.KV_{bucket}"), format!("{why}: its keys"));
+                self.allow(format!("$JS.FC.KV_{bucket}.>"), format!("{why}: its keys"));
+            }
+        }
+    }
+
+    /// A bucket that is read and written through the client, which writes past another API prefix.
+    fn bucket(&mut self, bucket: &str, keys: &str, why: &str) {
+        let prefix = if self.api == API { String::new() } else { format!("{}.", self.api) };
+        self.allow(format!("{prefix}$KV.{bucket}.{keys}"), format!("writes {why}"));
+        self.ask(&format!("STREAM.MSG.GET.KV_{bucket}"), format!("reads {why}"));
+    }
+
+    fn list(&mut self) {
+        if self.manifest.bindings.iter().any(|binding| binding.stream.is_none()) {
+            self.find_streams();
+        }
+        let mains = self.durables.iter().filter(|durable| !durable.comes_back);
+        let mains: Vec<_> = mains.map(|main| (main.stream, main.name.clone())).collect();
+        for (stream, name) in mains {
+            self.ask(&format!("CONSUMER.INFO.{stream}.{name}"), "how far it is");
+        }
+        let letters = &self.manifest.dead_letter.stream;
+        self.ask(&format!("STREAM.INFO.{letters}"), "how many dead letters wait");
+        self.ask(&format!("STREAM.MSG.GET.{letters}"), "the last error");
+        for stream in self.watched() {
+            self.ask(&format!("STREAM.INFO.{stream}"), format!("whether {stream} is there"));
+        }
+        self.orphans();
+    }
+
+    fn dlq(&mut self) {
+        let Manifest { name, dead_letter, bindings, .. } = self.manifest;
+        let stream = &dead_letter.stream;
+        self.ask(&format!("STREAM.INFO.{stream}"), "whether there are dead letters");
+        self.ask(&format!("STREAM.MSG.GET.{stream}"), "reads them");
+        self.ask(&format!("STREAM.MSG.DELETE.{stream}"), "takes them away");
+        for binding in bindings {
+            let redrive = format!("redrive.{name}.{}", binding.name);
+            self.allow(redrive, format!("sends them again to {}", binding.name));
+        }
+        self.find_streams();
+    }
+
+    fn pause(&mut self) {
+        if self.manifest.bindings.iter().any(|binding| binding.stream.is_none()) {
+            self.find_streams();
+        }
+        self.ask_of_durables("CONSUMER.PAUSE", "pauses and resumes");
+    }
+
+    fn send(&mut self) {
+        for binding in &self.manifest.bindings {
+            for subject in &binding.subjects {
+                self.allow(subject, format!("events for {}", binding.name));
+            }
+        }
+        self.goodbye();
+    }
+
+    /// Every stream that is made if it is missing.
+    fn made(&self) -> Vec<String> {
+        let manifest = self.manifest;
+        let mut made: Vec<String> = manifest.streams.iter().map(|s| s.name.clone()).collect();
+        made.push(manifest.dead_letter.stream.clone());
+        made.push(format!("KV_{}", ledger_name(manifest)));
+        if manifest.bindings.iter().any(|binding| binding.order.is_some()) {
+            made.push(format!("KV_{}", owners_name(manifest)));
+        }
+        let states = manifest.bindings.iter().filter_map(|binding| binding.state.as_ref());
+        made.extend(states.map(|state| format!("KV_{}", state.bucket)));
+        made
+    }
+
+    /// The streams that bindings read.
+    fn read(&self) -> Vec<&'a str> {
+        let mains = self.durables.iter().filter(|durable| !durable.comes_back);
+        mains.map(|durable| durable.stream).collect()
+    }
+
+    /// The streams that are looked through for consumers without a binding.
+    fn watched(&self) -> Vec<&'a str> {
+        let listed = self.manifest.streams.iter().map(|stream| stream.name.as_str());
+        listed.chain(self.read()).collect()
+    }
+
+    /// Stream and consumer of the names that bindings had before.
+    fn predecessors(&self) -> Vec<(&'a str, String)> {
+        let old = |durable: &Durable<'a>| Some((durable.stream, durable.predecessor.clone()?));
+        self.durables.iter().filter_map(old).collect()
+    }
+}
+
+fn outputs(binding: &Binding) -> impl Iterator<Item = &str> {
+    binding.publish.iter().flat_map(Publish::subjects)
+}
