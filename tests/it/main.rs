@@ -32,6 +32,7 @@ mod plan;
 mod provision;
 mod recovery;
 mod runtime;
+mod scale;
 mod shop;
 mod state;
 mod verbs;
