@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -47,7 +48,7 @@ def main():
         step(f"target {target}", lambda: build(target))
     for target in ("pelton", "pelton-full"):
         step(f"{target} runs", lambda: run(target))
-        print(f"{target}: {size(target) / 1e6:.0f} MB")
+        print(f"   {size(target)}")
     return 0
 
 
@@ -113,7 +114,8 @@ def build(target):
 
 
 def size(target):
-    return json.loads(buildah("inspect", "--type", "image", "--format", "{{json .Docker.Size}}", f"localhost/{target}") or "0")
+    (image,) = json.loads(buildah("images", "--json", f"localhost/{target}"))
+    return image["size"]
 
 
 # What each image is to run, what is sent to it and what must come out of it.
@@ -121,6 +123,7 @@ SHOPS = {
     "pelton": """
 version: 1
 name: small
+nats: { servers: ["${NATS_URL}"] }
 streams:
   SMALL: { subjects: ["payments.>", "invoices.>"] }
 functions:
@@ -161,38 +164,43 @@ def go(target, box, app, nats, admin):
     options = [word for pair in env for word in ("--env", pair)]
     options += ["--isolation", "chroot", "--user", f"{UID}:{UID}", "--volume", f"{app}:/app:ro", "--workingdir", "/app"]
     command = ["buildah", "--root", HOME / "storage", "--runroot", HOME / "run", "run", *options, box, "--"]
-    runner = subprocess.Popen([*command, "pelton", "run", "/app/pelton.yaml"])
-    with ended(runner):
+    log = app.parent / "runner.log"
+    with open(log, "w") as said:
+        runner = subprocess.Popen([*command, "pelton", "run", "/app/pelton.yaml"], stdout=said, stderr=said)
+    with ended(runner, log):
         eventually(lambda: get(admin, "/readyz") is not None)
-        for process in processes(tree):
-            status = (process / "status").read_text()
-            for ids in re.findall(r"^[UG]id:\s+(.*)$", status, re.MULTILINE):
-                assert set(ids.split()) == {str(UID)}, f"{process} runs as {ids}"
-            assert re.search(r"^CapEff:\s+0+$", status, re.MULTILINE), f"{process} has capabilities"
         subprocess.run([*command, "pelton", "send", "--server", url, SENT[target], json.dumps(ORDER)], check=True, stdout=subprocess.DEVNULL)
         for binding, count in OUTPUTS[target].items():
             wanted = f'pelton_published_events_total{{binding="{binding}",outcome="stored"}} '
             eventually(lambda: value(get(admin, "/metrics"), wanted) >= count)
-        for process in processes(tree):
-            if b"\0run\0" in (process / "cmdline").read_bytes():
-                os.kill(int(process.name), 15)
+        for process in processes(admin):
+            status = (process / "status").read_text()
+            for ids in re.findall(r"^[UG]id:\s+(.*)$", status, re.MULTILINE):
+                assert set(ids.split()) == {str(UID)}, f"{process} runs as {ids}"
+            assert re.search(r"^CapEff:\s+0+$", status, re.MULTILINE), f"{process} has capabilities"
+        os.kill(int(processes(admin)[0].name), signal.SIGTERM)
         assert runner.wait(PATIENCE) == 0, "the runner did not drain"
-    written = {path for path in listing(tree) ^ before if not path[0].startswith(("tmp/", "app"))}
+    written = {path for path in listing(tree) ^ before if path[0].split("/")[0] not in ("tmp", "app")}
     assert not written, f"written outside /tmp: {sorted(written)[:10]}"
     buildah("umount", box)
 
 
-def processes(tree):
-    """Those whose root is the container's."""
-    found = []
+def processes(admin):
+    """The runner, known by where it listens, and what it started."""
+    mark, found = f"PELTON_ADMIN_LISTEN=127.0.0.1:{admin}".encode(), {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
-            if os.readlink(process / "root") == str(tree) or b"pelton" in os.readlink(process / "exe").encode() and str(tree) in os.readlink(process / "exe"):
-                found.append(process)
+            parent = re.search(r"^PPid:\s+(\d+)", (process / "status").read_text(), re.MULTILINE)[1]
+            command = [*(process / "cmdline").read_bytes().split(b"\0"), b""]
+            marked = mark in (process / "environ").read_bytes().split(b"\0")
         except OSError:
             continue
-    assert found, "no process of the image was found"
-    return found
+        found[process.name] = (parent, marked and command[0].endswith(b"/pelton") and command[1] == b"run")
+    (runner,) = [pid for pid, (_, is_runner) in found.items() if is_runner]
+    family = [runner]
+    for pid in family:
+        family += [child for child, (parent, _) in found.items() if parent == pid]
+    return [Path("/proc") / pid for pid in family]
 
 
 def listing(tree):
@@ -234,15 +242,17 @@ def free_port():
 
 
 class ended:
-    """A process that does not outlive its block."""
+    """A process that does not outlive its block; when that fails, its log is shown."""
 
-    def __init__(self, process):
-        self.process = process
+    def __init__(self, process, log=None):
+        self.process, self.log = process, log
 
     def __enter__(self):
         return self.process
 
-    def __exit__(self, *error):
+    def __exit__(self, failed, *_):
+        if failed and self.log:
+            sys.stderr.write(self.log.read_text()[-4000:])
         if self.process.poll() is None:
             self.process.terminate()
             self.process.wait(PATIENCE)
