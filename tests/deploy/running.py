@@ -126,12 +126,20 @@ def send(test, subject, *events):
 class Subscription:
     """What is published on a subject, in NATS' own words; no client is needed for that."""
 
-    def __init__(self, test, subject):
+    def __init__(self, test, subject, tls=None, **who):
         self.socket = socket.create_connection(("127.0.0.1", test.nats), timeout=PATIENCE)
-        self.file = self.socket.makefile("rb")
-        self.socket.sendall(b'CONNECT {"verbose":false,"headers":true}\r\nSUB %s 1\r\nPING\r\n' % subject.encode())
-        while self.file.readline() != b"PONG\r\n":
+        while not self.socket.recv(4096).endswith(b"\r\n"):
             pass
+        if tls:
+            self.socket = tls.wrap_socket(self.socket, server_hostname="nats")
+        self.file = self.socket.makefile("rb")
+        hello = json.dumps({"verbose": False, "headers": True, **who})
+        self.socket.sendall(f"CONNECT {hello}\r\nSUB {subject} 1\r\nPING\r\n".encode())
+        while (line := self.file.readline()) != b"PONG\r\n":
+            assert line, "the server hung up"
+
+    def publish(self, subject, data):
+        self.socket.sendall(f"PUB {subject} {len(data)}\r\n{data}\r\n".encode())
 
     def next(self):
         while line := self.file.readline():
