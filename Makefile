@@ -119,14 +119,27 @@ deny: need-rust .tools/cargo-deny-$(CARGO_DENY) ## licences, bans and sources of
 	@touch $@
 
 .PHONY: deploy-check
-deploy-check: need-rust need-python ## render deploy/base, hold it to the schemas and to restricted Pod Security, look over the Dockerfile
+deploy-check: need-rust need-python need-node setup ## deploy/: held to schemas and to restricted Pod Security, run, scraped by a Prometheus, its alerts tried
 	$(call need,kubectl,Debian: apt-get install kubernetes-client; elsewhere: any kubectl from 1.20 on)
+	$(call need,promtool,Debian: apt-get install prometheus; elsewhere: the binaries of Prometheus 2.42 or later)
+	$(call need,prometheus,it comes with promtool)
+	$(call need,openssl,Debian: apt-get install openssl)
 	@$(PYTHON) tools/fetch.py venv
-	$(call say,building pelton for its lint)
+	@$(PYTHON) tools/fetch.py crds
+	$(call say,building pelton)
 	$(CARGO) build $(LOCKED) --bin pelton
 	$(call say,deploy check)
-	.tools/venv/bin/python -m unittest discover --start-directory tools
 	.tools/venv/bin/python tools/deploy_check.py
+	$(call say,tests of deploy/)
+	.tools/venv/bin/python -m unittest discover --start-directory tests/deploy
+
+# Not a part of CI: an optimized build of everything, in a container. Bases are made here, of Debian's
+# packages and of this machine's Rust, so that no image registry is needed.
+.PHONY: image-check
+image-check: need-rust need-python setup shop ## build both images with buildah (root, no registry, no daemon), run the shop in them, tell their sizes
+	$(call need,buildah,Debian: apt-get install buildah)
+	$(call need,debootstrap,Debian: apt-get install debootstrap)
+	$(PYTHON) tools/image_check.py
 
 .PHONY: clean
 clean: ## remove target/ and .tools/

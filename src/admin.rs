@@ -1,4 +1,6 @@
-//! Health and metrics over HTTP.
+//! Health, metrics and the lag over HTTP.
+
+mod scale;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -17,6 +19,8 @@ use crate::{
     runner::{Phase, Status},
 };
 
+use scale::{Scale, scale};
+
 /// Binds the admin port.
 ///
 /// # Errors
@@ -29,7 +33,7 @@ pub async fn bind(listen: SocketAddr) -> Result<TcpListener, String> {
     })
 }
 
-/// Serves `/livez`, `/readyz` and `/metrics` for as long as it is polled.
+/// Serves `/livez`, `/readyz`, `/metrics` and `/scale` for as long as it is polled.
 ///
 /// # Errors
 /// When the listener breaks.
@@ -38,11 +42,13 @@ pub async fn serve(
     metrics: Arc<Metrics>,
     status: watch::Receiver<Status>,
 ) -> std::io::Result<()> {
+    let lag = Router::new().route("/scale", get(scale)).with_state(Scale::new(status.clone()));
     let router = Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(scrape))
-        .with_state(Shared { metrics, status });
+        .with_state(Shared { metrics, status })
+        .merge(lag);
     axum::serve(listener, router).await
 }
 

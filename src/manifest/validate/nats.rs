@@ -91,6 +91,14 @@ fn only_one(forms: Vec<(Path, Auth)>, report: &mut Report) -> Auth {
 }
 
 fn certificates(raw: raw::Tls, dir: &FilePath, path: &Path, report: &mut Report) -> Option<Tls> {
+    // `tls: {}` asks for TLS as the system has it; texts that are all empty ask for nothing.
+    let empty = [&raw.ca_file, &raw.cert_file, &raw.key_file].map(|text| match text {
+        Some(Text(text)) => Some(text.is_empty()),
+        None => None,
+    });
+    if empty.contains(&Some(true)) && !empty.contains(&Some(false)) {
+        return None;
+    }
     let file = |text: Option<Text>| given(text).map(|file| resolve(dir, &file));
     let (cert, key) = (file(raw.cert_file), file(raw.key_file));
     if cert.is_some() != key.is_some() {

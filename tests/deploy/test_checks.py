@@ -7,22 +7,27 @@ from pathlib import Path
 
 import yaml
 
-import deploy_check
-import dockerfile
-from deploy_check import ROOT, Rendered
+from running import ROOT, deploy_check
 
-OBJECTS = deploy_check.render()
+import dockerfile
+from deploy_check import Rendered
+
+OBJECTS = deploy_check.render("overlays/keda")
 MANIFEST = yaml.safe_load(deploy_check.MANIFEST.read_text())
 
 
 def parts(objects):
-    """The pod, its container, and every object by kind."""
-    by_kind = {item["kind"]: item for item in objects}
+    """The runner's pod, its container, and every object by kind, the runner's own of each kind."""
+    by_kind = {item["kind"]: item for item in reversed(objects) if item["metadata"]["name"].startswith("pelton")}
+    by_kind |= {"StatefulSet": next(item for item in objects if item["kind"] == "StatefulSet")}
     pod = by_kind["Deployment"]["spec"]["template"]["spec"]
+    by_kind |= {"nats.conf": next(item for item in objects if "nats.conf" in item.get("data", {}))}
     return pod, pod["containers"][0], by_kind
 
 
 class Notices(unittest.TestCase):
+    """On the overlay that holds most: production, and what KEDA needs."""
+
     def notices(self, check, breakage, *more):
         self.assertEqual(list(check(Rendered(OBJECTS), *more)), [], "the deployment as it is")
         objects = copy.deepcopy(OBJECTS)
@@ -49,7 +54,9 @@ class Notices(unittest.TestCase):
             "token in the pod": lambda pod, box, kinds: pod.pop("automountServiceAccountToken"),
             "token in the account": lambda pod, box, kinds: kinds["ServiceAccount"].pop("automountServiceAccountToken"),
             "unknown account": lambda pod, box, kinds: pod.update(serviceAccountName="other"),
-            "init container": lambda pod, box, kinds: pod.update(initContainers=[{"name": "x", "image": "x"}]),
+            "init container": lambda pod, box, kinds: pod["initContainers"][0].pop("securityContext"),
+            "server as root": lambda pod, box, kinds: server(kinds)["securityContext"].update(runAsUser=0),
+            "server with a token": lambda pod, box, kinds: server(kinds).pop("automountServiceAccountToken"),
         }
         for name, breakage in breakages.items():
             with self.subTest(name):
@@ -58,6 +65,10 @@ class Notices(unittest.TestCase):
     def test_loose_wires(self):
         breakages = {
             "selector": lambda pod, box, kinds: kinds["Service"]["spec"]["selector"].update(x="y"),
+            "disruptions": lambda pod, box, kinds: kinds["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"].update(x="y"),
+            "policy": lambda pod, box, kinds: kinds["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"].update(x="y"),
+            "port of a policy": lambda pod, box, kinds: kinds["NetworkPolicy"]["spec"]["ingress"][0]["ports"][0].update(port="x"),
+            "spread": lambda pod, box, kinds: pod["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"].update(x="y"),
             "target port": lambda pod, box, kinds: kinds["Service"]["spec"]["ports"][0].update(targetPort="http"),
             "probe port": lambda pod, box, kinds: box["livenessProbe"]["httpGet"].update(port=1),
             "probe path": lambda pod, box, kinds: box["livenessProbe"]["httpGet"].update(path="/readyz"),
@@ -70,14 +81,14 @@ class Notices(unittest.TestCase):
                 self.notices(deploy_check.wiring, breakage)
 
     def test_missing_keys(self):
-        reference = {"name": "X", "valueFrom": {"configMapKeyRef": {"name": "pelton-app", "key": "absent"}}}
         breakages = {
             "function": lambda pod, box, kinds: kinds["ConfigMap"]["data"].pop("receipt.mjs"),
             "manifest": lambda pod, box, kinds: kinds["ConfigMap"]["data"].pop("pelton.yaml"),
             "map": lambda pod, box, kinds: kinds["ConfigMap"]["metadata"].update(name="other"),
-            "item": lambda pod, box, kinds: pod["volumes"][0]["configMap"].update(items=[{"key": "x", "path": "x"}]),
             "mount": lambda pod, box, kinds: box.pop("volumeMounts"),
-            "env": lambda pod, box, kinds: box["env"].append(reference),
+            "a mount of the init container": lambda pod, box, kinds: pod["initContainers"][0]["volumeMounts"].pop(0),
+            "file of a Secret": lambda pod, box, kinds: box["env"].append({"name": "X", "value": "/run/secrets/x/y"}),
+            "configuration of the server": lambda pod, box, kinds: server(kinds)["containers"][0].pop("volumeMounts"),
             "command": lambda pod, box, kinds: box.pop("command"),
         }
         for name, breakage in breakages.items():
@@ -91,9 +102,44 @@ class Notices(unittest.TestCase):
     def test_a_port_nobody_listens_on(self):
         self.notices(deploy_check.agreement, lambda pod, box, kinds: box["ports"][0].update(containerPort=1), MANIFEST)
 
+    def test_a_variable_that_nobody_reads(self):
+        unread = lambda pod, box, kinds: box["env"].append({"name": "NATS_KREDS", "value": "x"})
+        self.notices(deploy_check.agreement, unread, MANIFEST)
+
     def test_an_image_of_another_version(self):
-        cargo_toml = (ROOT / "Cargo.toml").read_text()
-        self.notices(deploy_check.image_tags, lambda pod, box, kinds: box.update(image="pelton-full:0.0.1"), cargo_toml)
+        breakages = {
+            "runner": lambda pod, box, kinds: box.update(image="pelton-full:0.0.1"),
+            "init container": lambda pod, box, kinds: pod["initContainers"][0].update(image="pelton-full"),
+            "server": lambda pod, box, kinds: server(kinds)["containers"][0].update(image="nats:latest"),
+        }
+        _, box, kinds = parts(OBJECTS)
+        version = box["image"].split(":")[1]
+        server_version = server(kinds)["containers"][0]["image"].split(":")[1].removesuffix("-alpine")
+        for name, breakage in breakages.items():
+            with self.subTest(name):
+                self.notices(deploy_check.image_tags, breakage, version, server_version)
+
+    def test_custom_resources(self):
+        breakages = {
+            "unknown field": lambda pod, box, kinds: kinds["ScaledObject"]["spec"].update(minReplicas=1),
+            "wrong type": lambda pod, box, kinds: kinds["ScaledObject"]["spec"].update(pollingInterval="15"),
+            "field that must be there": lambda pod, box, kinds: kinds["ScaledObject"]["spec"].pop("triggers"),
+            "unknown version": lambda pod, box, kinds: kinds["ScaledObject"].update(apiVersion="keda.sh/v9"),
+        }
+        for name, breakage in breakages.items():
+            with self.subTest(name):
+                self.notices(deploy_check.schema, breakage)
+
+    def test_a_configuration_that_the_server_does_not_take(self):
+        def misspell(pod, box, kinds):
+            data = kinds["nats.conf"]["data"]
+            data["nats.conf"] = data["nats.conf"].replace("sync_interval", "sync_intervall")
+
+        self.notices(deploy_check.server_configuration, misspell)
+
+
+def server(kinds):
+    return kinds["StatefulSet"]["spec"]["template"]["spec"]
 
 
 class Dockerfile(unittest.TestCase):
@@ -104,7 +150,7 @@ class Dockerfile(unittest.TestCase):
             "copied file is ignored": ("COPY LICENSE", "COPY deny.toml"),
             "copied stage is gone": ("COPY --from=build /out", "COPY --from=built /out"),
             "target renamed": ("AS pelton-full", "AS full"),
-            "root at the end": ("lists/*\nUSER 65532:65532", "lists/*"),
+            "root": ("USER 65532:65532", "USER 0:0"),
             "shell entry point": ('ENTRYPOINT ["pelton"]', "ENTRYPOINT pelton"),
             "health check": ("EXPOSE", "HEALTHCHECK NONE\nEXPOSE"),
             "no roots": ("ca-certificates.crt", "roots.crt"),
