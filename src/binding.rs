@@ -9,6 +9,7 @@ mod invoke;
 mod lanes;
 mod pace;
 mod passage;
+mod rate;
 mod ready;
 mod settle;
 mod store;
@@ -29,6 +30,7 @@ use crate::{
 
 pub use health::Health;
 use intake::Intake;
+pub use rate::Rate;
 pub use store::Store;
 
 /// Everything the invocations of one binding share.
@@ -55,6 +57,8 @@ pub struct Binding<K, L> {
     pub all_metrics: Arc<Metrics>,
     /// Who watches.
     pub observer: Option<Arc<dyn Observer>>,
+    /// How fast its calls may begin, if that is bounded.
+    pub rate: Option<Rate>,
     /// Whether its function can be called.
     pub health: Health,
     /// One at a time: events that vanished with a runner before.

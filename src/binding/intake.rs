@@ -100,7 +100,7 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
             self.binding.metrics.received.inc_by(count as u64);
             self.binding.metrics.in_flight.add(i64::try_from(count).unwrap_or(i64::MAX));
         });
-        if self.lanes.is_none() && self.binding.spec.batch.is_none() {
+        if self.is_plain() {
             for delivery in deliveries {
                 self.begin(Passage::new(delivery, None, &self.run.held));
             }
@@ -147,21 +147,32 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
 
     /// When the next call is to begin, if nothing else happens before.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.may_call().then(|| self.ready.due()).flatten()
+        let due = self.ready.due().filter(|_| self.may_call())?;
+        Some(self.binding.rate.as_ref().map_or(due, |rate| due.max(rate.due())))
+    }
+
+    /// Whether its events need not wait for anything.
+    fn is_plain(&self) -> bool {
+        self.lanes.is_none() && self.binding.spec.batch.is_none() && self.binding.rate.is_none()
+    }
+
+    /// Whether what waits when the end comes is given back rather than begun.
+    fn gives_back(&self) -> bool {
+        self.is_ordered() || self.binding.rate.is_some()
     }
 
     fn may_call(&self) -> bool {
-        let open = !(self.is_ordered() && self.run.closing.is_cancelled());
+        let open = !(self.gives_back() && self.run.closing.is_cancelled());
         open && self.calls < self.binding.spec.concurrency.get()
     }
 
     /// Begins every call that is due.
     pub(super) fn dispatch(&mut self) {
-        while self.may_call()
-            && let Some(due) = self.ready.due()
+        while let Some(due) = self.due()
             && (due <= Instant::now() || self.run.closing.is_cancelled())
         {
             let mut passages = self.ready.take();
+            self.take_turn(&mut passages);
             let (binding, run) = (Arc::clone(&self.binding), Arc::clone(&self.run));
             self.calls += 1;
             if self.binding.spec.batch.is_some() {
@@ -169,6 +180,14 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
             } else if let Some(passage) = passages.pop() {
                 self.tasks.spawn(binding.handle(passage, run));
             }
+        }
+    }
+
+    /// One turn for one call.
+    fn take_turn(&self, passages: &mut [Passage<C>]) {
+        if let (Some(rate), Some(first)) = (&self.binding.rate, passages.first_mut()) {
+            rate.take();
+            first.has_turn = true;
         }
     }
 

@@ -23,6 +23,8 @@ pub(super) struct Passage<C> {
     pub(super) key: Option<Arc<str>>,
     /// It came behind another event of its key that was not settled: it had not run.
     pub(super) behind: bool,
+    /// A turn was taken for the call that it is to be in.
+    pub(super) has_turn: bool,
     /// The state of its key, once it was read.
     pub(super) state: Option<Entry>,
     pub(super) lease: C,
@@ -50,6 +52,7 @@ impl<C> Passage<C> {
             recalled: false,
             key,
             behind: false,
+            has_turn: false,
             state: None,
             lease,
             slot,

@@ -16,7 +16,9 @@ use serde::{
 
 use super::{
     Discard, Placement, Retention, Storage,
-    leaf::{Block, Count, Cpu, Flag, Keys, Named, OneOrMany, Positive, Size, Span, StartAt, Text},
+    leaf::{
+        Block, Count, Cpu, Flag, Keys, Named, OneOrMany, PerTime, Positive, Size, Span, StartAt, Text,
+    },
 };
 
 pub(super) use self::{http::Http, lambda::Lambda};
@@ -181,6 +183,9 @@ pub(super) struct Binding {
     pub(super) publish: Option<OneOrMany>,
     /// Events in flight in one runner.
     pub(super) concurrency: Option<Positive>,
+    /// How many calls may begin in one runner: `100/s`, `90/m`, `10/h`; retries count, and a batch
+    /// is one call.
+    pub(super) rate: Option<PerTime>,
     /// How long the function may take for one event.
     pub(super) timeout: Option<Span>,
     /// When to try again and when to give up.

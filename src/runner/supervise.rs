@@ -14,7 +14,7 @@ use tracing::{error, info, warn};
 
 use super::Runner;
 use crate::{
-    binding::{Binding, Health, Store},
+    binding::{Binding, Health, Rate, Store},
     handler::Handler,
     keyvalue::Buckets,
     manifest,
@@ -109,6 +109,7 @@ impl Supervised {
             sink: NatsSink::new(connection.clone()),
             ledger: provisioned.ledger(connection, manifest, spec),
             store: spec.state.as_ref().map(store),
+            rate: spec.rate.map(Rate::new),
             health: Health::new(&spec.name, metrics.up.clone()),
             metrics,
             all_metrics: Arc::clone(&runner.metrics),

@@ -30,6 +30,7 @@ mod ordered;
 mod peers;
 mod plan;
 mod provision;
+mod rates;
 mod recovery;
 mod runtime;
 mod shop;

@@ -16,7 +16,7 @@ use super::{
 use crate::duration;
 use crate::manifest::{
     Batch, Binding, Order, Publish, Retry, Start, defaults,
-    leaf::{Count, Keys, OneOrMany, Span, StartAt, Text},
+    leaf::{Count, Keys, OneOrMany, PerTime, Span, StartAt, Text},
     path::Path,
     raw,
     report::Report,
@@ -157,6 +157,7 @@ fn binding(
         function: function?,
         publish,
         concurrency: non_zero(concurrency),
+        rate: raw.rate.map(|PerTime(rate)| rate),
         timeout,
         retry,
         ack_wait,
