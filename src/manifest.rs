@@ -13,6 +13,7 @@ mod load;
 mod order;
 mod outline;
 mod path;
+mod rate;
 mod raw;
 mod read;
 mod reference;
@@ -31,6 +32,7 @@ pub use http::{Http, HttpMode, HttpOrigin};
 pub use lambda::{Lambda, LambdaEvent};
 pub use load::{Loaded, Mode};
 pub use order::{Batch, KeyAt, Order, State};
+pub use rate::Rate;
 pub use runtime::Runtime;
 pub use schema::schema;
 pub use server::{Server, ServerError};
@@ -44,6 +46,8 @@ use std::{
 };
 
 use time::OffsetDateTime;
+
+use crate::settle::OnExhausted;
 
 /// A manifest whose every value is known to make sense by itself.
 #[derive(Debug, Clone)]
@@ -277,6 +281,8 @@ pub struct Binding {
     pub publish: Option<Publish>,
     /// Calls at the same time in one runner.
     pub concurrency: NonZeroUsize,
+    /// How fast calls may begin in one runner.
+    pub rate: Option<Rate>,
     /// How long the function may take.
     pub timeout: Duration,
     /// When to try again and when to give up.
@@ -346,6 +352,8 @@ pub struct Retry {
     pub losses: u32,
     /// How old an event may grow and still be tried again.
     pub max_age: Option<Duration>,
+    /// What becomes of an event whose tries are used up.
+    pub on_exhausted: OnExhausted,
 }
 
 /// Where a new durable starts.

@@ -90,6 +90,10 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
         run: &Run,
     ) -> (Answer, Vec<(Passage<C>, End)>) {
         let mut refused = Vec::new();
+        if !self.turn(passages, run).await {
+            let cancelled = passages.iter().map(|_| End::Cancelled).collect();
+            return (Answer::Each(cancelled), refused);
+        }
         let mut shown = Vec::with_capacity(passages.len());
         let mut events = Vec::with_capacity(passages.len());
         for mut passage in passages.drain(..) {

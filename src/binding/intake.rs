@@ -50,6 +50,8 @@ pub(super) struct Intake<K, L, C> {
     tasks: JoinSet<Left<C>>,
     /// Tasks that are calls; the others wait.
     calls: usize,
+    /// The binding stops in place: nothing begins any more.
+    stopped: bool,
     pace: Pace,
 }
 
@@ -65,6 +67,7 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
             run: Arc::new(run),
             tasks: JoinSet::new(),
             calls: 0,
+            stopped: false,
             pace: Pace::default(),
             binding,
         }
@@ -105,7 +108,7 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
             self.binding.metrics.received.inc_by(count as u64);
             self.binding.metrics.in_flight.add(i64::try_from(count).unwrap_or(i64::MAX));
         });
-        if self.lanes.is_none() && self.binding.spec.batch.is_none() {
+        if self.is_plain() {
             for delivery in deliveries {
                 self.begin(Passage::new(delivery, None, &self.run.held));
             }
@@ -152,21 +155,35 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
 
     /// When the next call is to begin, if nothing else happens before.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.may_call().then(|| self.ready.due()).flatten()
+        let due = self.ready.due().filter(|_| self.may_call())?;
+        Some(self.binding.rate.as_ref().map_or(due, |rate| due.max(rate.due())))
+    }
+
+    /// Whether its events need not wait for anything.
+    fn is_plain(&self) -> bool {
+        !self.stopped
+            && self.lanes.is_none()
+            && self.binding.spec.batch.is_none()
+            && self.binding.rate.is_none()
+    }
+
+    /// Whether what waits when the end comes is given back rather than begun.
+    fn gives_back(&self) -> bool {
+        self.stopped || self.is_ordered() || self.binding.rate.is_some()
     }
 
     fn may_call(&self) -> bool {
-        let open = !(self.is_ordered() && self.run.closing.is_cancelled());
+        let open = !(self.gives_back() && self.run.closing.is_cancelled());
         open && self.calls < self.binding.spec.concurrency.get()
     }
 
     /// Begins every call that is due.
     pub(super) fn dispatch(&mut self) {
-        while self.may_call()
-            && let Some(due) = self.ready.due()
+        while let Some(due) = self.due()
             && (due <= Instant::now() || self.run.closing.is_cancelled())
         {
             let mut passages = self.ready.take();
+            self.take_turn(&mut passages);
             let (binding, run) = (Arc::clone(&self.binding), Arc::clone(&self.run));
             self.calls += 1;
             if self.binding.spec.batch.is_some() {
@@ -175,6 +192,19 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
                 self.tasks.spawn(binding.handle(passage, run));
             }
         }
+    }
+
+    /// One turn for one call.
+    fn take_turn(&self, passages: &mut [Passage<C>]) {
+        if let (Some(rate), Some(first)) = (&self.binding.rate, passages.first_mut()) {
+            rate.take();
+            first.has_turn = true;
+        }
+    }
+
+    /// Whether the binding stops in place, and nothing begins any more.
+    pub(super) const fn has_stopped(&self) -> bool {
+        self.stopped
     }
 
     /// The next task that ends; `None` while there is none.
@@ -209,6 +239,10 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
 
     fn go_on(&mut self, left: Left<C>) {
         self.calls -= usize::from(left.call);
+        if left.stops {
+            self.stopped = true;
+            self.run.closing.cancel();
+        }
         self.ready.extend(left.ready);
         for key in left.freed {
             let next = self.lanes.as_mut().and_then(|lanes| lanes.leave(&key));

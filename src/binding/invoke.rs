@@ -166,6 +166,9 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
 
     async fn invoke<C: Lease>(&self, passage: &mut Passage<C>, company: Company, run: &Run) -> End {
         let invoking = async {
+            if !self.turn(std::slice::from_mut(passage), run).await {
+                return End::Cancelled;
+            }
             let event = match self.begin(passage) {
                 Ok(event) => event,
                 Err(end) => return end,
@@ -193,6 +196,19 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             biased;
             end = invoking => end,
             () = run.shutdown.abort.cancelled() => End::Cancelled,
+        }
+    }
+
+    /// Waits until a call with these events may begin; `false` when none may any more.
+    pub(super) async fn turn<C>(&self, passages: &mut [Passage<C>], run: &Run) -> bool {
+        let Some(rate) = &self.rate else { return true };
+        let turns = passages.iter_mut().map(|passage| std::mem::take(&mut passage.has_turn));
+        if turns.fold(false, |any, has| any | has) {
+            return true;
+        }
+        tokio::select! {
+            () = rate.turn() => true,
+            () = run.closing.cancelled() => false,
         }
     }
 
@@ -232,9 +248,10 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
     /// One suspect at a time, and on record before it starts: if this runner dies now, it is known
     /// which of the events that it held was running.
     async fn invoke_in_quarantine<C: Lease>(&self, passage: &mut Passage<C>, run: &Run) -> End {
+        passage.has_turn = false;
         let permit = tokio::select! {
             permit = self.quarantine.acquire() => permit,
-            () = run.shutdown.drain.cancelled() => return End::Cancelled,
+            () = run.closing.cancelled() => return End::Cancelled,
         };
         let started = Record { started: Some(passage.delivered), ..passage.record.clone() };
         let (origin, sequence) = passage.place();

@@ -24,6 +24,8 @@ pub(super) struct Passage<C> {
     pub(super) key: Option<Arc<str>>,
     /// It came behind another event of its key that was not settled: it had not run.
     pub(super) behind: bool,
+    /// A turn was taken for the call that it is to be in.
+    pub(super) has_turn: bool,
     /// The state of its key, once it was read.
     pub(super) state: Option<Entry>,
     /// From the beginning of its call on.
@@ -53,6 +55,7 @@ impl<C> Passage<C> {
             recalled: false,
             key,
             behind: false,
+            has_turn: false,
             state: None,
             trace: Trace::default(),
             lease,
@@ -79,6 +82,8 @@ impl<C> Passage<C> {
 pub(super) struct Left<C> {
     /// Whether the step was a call, which others may wait for.
     pub(super) call: bool,
+    /// Whether the binding is to stop in place.
+    pub(super) stops: bool,
     /// Keys whose next event may run.
     pub(super) freed: Vec<Arc<str>>,
     /// Events that may run now.
@@ -89,7 +94,7 @@ pub(super) struct Left<C> {
 
 impl<C> Left<C> {
     pub(super) const fn nothing() -> Self {
-        Self { call: true, freed: Vec::new(), ready: Vec::new(), held: Vec::new() }
+        Self { call: true, stops: false, freed: Vec::new(), ready: Vec::new(), held: Vec::new() }
     }
 
     /// The event is settled; the next of its key may run.
@@ -108,6 +113,7 @@ impl<C> Left<C> {
     }
 
     pub(super) fn and(mut self, other: Self) -> Self {
+        self.stops |= other.stops;
         self.freed.extend(other.freed);
         self.ready.extend(other.ready);
         self.held.extend(other.held);

@@ -20,8 +20,8 @@ use crate::{
     observer::Invocation,
     outputs::Provenance,
     settle::{
-        Ack, End, GIVEN_BACK_FOR, Letter, Memory, Now, Outcome, RETRY_AFTER_MAX, Reason, Record,
-        Settlement, give_up, settle, stay_parked,
+        Ack, End, Exhausted, GIVEN_BACK_FOR, Letter, Memory, Now, Outcome, RETRY_AFTER_MAX, Reason,
+        Record, Settlement, give_up, settle, stay_parked,
     },
     source::{Lease, Ledger, PublishError, SettleError, Sink, Stored},
     telemetry::{Step, Trace},
@@ -42,6 +42,7 @@ enum Wait {
 struct Settled {
     told: Told,
     dead_letter: Option<Reason>,
+    exhausted: Option<Exhausted>,
     ack: Ack,
     /// Whether its record has no more use once it is released.
     forget: bool,
@@ -78,7 +79,11 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             told.error = Some(err.to_string());
             settlement = self.decide(&passage, Ended::Ran(End::Output(err.to_string())));
         }
-        let Settlement { memory, letter, mut ack, .. } = settlement;
+        let Settlement { memory, letter, exhausted, mut ack, .. } = settlement;
+        let stops = matches!(exhausted, Some(Exhausted::Pauses(_)));
+        if stops {
+            wait = Wait::InStream;
+        }
         let stays = matches!(ack, Ack::Redeliver { .. }) && wait != Wait::InStream;
         let forget = memory == Memory::Forget;
         if let Memory::Write(mut record) = memory {
@@ -96,10 +101,13 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             ack = Ack::Redeliver { after: RETRY_AFTER_MAX };
             wait = if self.spec.order.is_some() { Wait::Aside } else { Wait::InStream };
         }
-        let end = Settled { told, dead_letter, ack, forget, held: false };
+        if let Some(how) = exhausted {
+            self.exhaust(how, told.error.as_deref().unwrap_or_default(), &passage, run).await;
+        }
+        let end = Settled { told, dead_letter, exhausted, ack, forget, held: false };
         let after = match end.ack {
             Ack::Redeliver { after } if wait != Wait::InStream => after,
-            _ => return self.release(passage, end).await,
+            _ => return Left { stops, ..self.release(passage, end).await },
         };
         self.tell(&passage.event, Settled { held: true, ..end });
         match wait {
@@ -265,14 +273,14 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
     }
 
     fn tell(&self, event: &Event, end: Settled) {
-        let Settled { told, dead_letter, ack, held, .. } = end;
+        let Settled { told, dead_letter, exhausted, ack, held, .. } = end;
         let Told { outcome, took, error, outputs, trace } = told;
         if let Some(reason) = dead_letter {
             warn!(
                 event = %event.id, binding = self.spec.name, reason = reason.as_str(),
                 attempt = event.attempt, error, trace_id = trace, "dead letter"
             );
-        } else if outcome != Outcome::Done {
+        } else if outcome != Outcome::Done && exhausted.is_none() {
             info!(
                 event = %event.id, binding = self.spec.name, outcome = outcome.as_str(),
                 attempt = event.attempt, error, trace_id = trace,
@@ -291,6 +299,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             error,
             outputs,
             dead_letter,
+            exhausted,
             ack,
             held,
         });

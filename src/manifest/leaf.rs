@@ -12,7 +12,11 @@ use serde::{
     },
 };
 
-use super::{cpu, size};
+use super::{
+    cpu,
+    rate::{self, Rate},
+    size,
+};
 use crate::duration;
 
 /// A scalar that only a text can give.
@@ -177,6 +181,24 @@ text_leaf!(
         "minimum": 0,
     })
 );
+
+/// How many in a while.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PerTime(pub(super) Rate);
+
+impl FromText for PerTime {
+    const TAKES: &'static str = "a rate like 100/s, 90/m or 10/h";
+
+    fn from_text(text: &str) -> Result<Self, String> {
+        rate::parse(text).map(Self)
+    }
+
+    fn from_number(number: u64) -> Option<Result<Self, String>> {
+        Some(Err(format!("a rate needs its time: `{number}/s` if calls in a second are meant")))
+    }
+}
+
+text_leaf!(PerTime, json_schema!({ "type": "string", "pattern": r"^[0-9]+ ?/ ?[smh]$|\$\{" }));
 
 /// Where a new durable starts.
 #[derive(Debug, Clone)]

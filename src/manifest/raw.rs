@@ -16,8 +16,13 @@ use serde::{
 
 use super::{
     Discard, Placement, Retention, Storage,
-    leaf::{Block, Count, Cpu, Flag, Keys, Named, OneOrMany, Positive, Size, Span, StartAt, Text},
+    leaf::{
+        Block, Count, Cpu, Flag, Keys, Named, OneOrMany, PerTime, Positive, Size, Span, StartAt,
+        Text,
+    },
 };
+
+use crate::settle::OnExhausted;
 
 pub(super) use self::{http::Http, lambda::Lambda};
 pub(super) use order::{Batch, Key, State};
@@ -181,6 +186,9 @@ pub(super) struct Binding {
     pub(super) publish: Option<OneOrMany>,
     /// Events in flight in one runner.
     pub(super) concurrency: Option<Positive>,
+    /// How many calls may begin in one runner: `100/s`, `90/m`, `10/h`; retries count, and a batch
+    /// is one call.
+    pub(super) rate: Option<PerTime>,
     /// How long the function may take for one event.
     pub(super) timeout: Option<Span>,
     /// When to try again and when to give up.
@@ -214,6 +222,9 @@ pub(super) struct Retry {
     pub(super) losses: Option<Count>,
     /// How old an event may grow and still be tried again.
     pub(super) max_age: Option<Span>,
+    /// What becomes of an event whose tries are used up, or that grew older than `max_age`: it is a
+    /// dead letter, it goes back and pauses the binding, or it is thrown away.
+    pub(super) on_exhausted: Option<OnExhausted>,
 }
 
 /// Shortest and longest wait between tries.

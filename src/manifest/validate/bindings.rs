@@ -16,7 +16,7 @@ use super::{
 use crate::duration;
 use crate::manifest::{
     Batch, Binding, Order, Publish, Retry, Start, defaults,
-    leaf::{Count, Keys, OneOrMany, Span, StartAt, Text},
+    leaf::{Count, Keys, OneOrMany, PerTime, Span, StartAt, Text},
     path::Path,
     raw,
     report::Report,
@@ -157,6 +157,7 @@ fn binding(
         function: function?,
         publish,
         concurrency: non_zero(concurrency),
+        rate: raw.rate.map(|PerTime(rate)| rate),
         timeout,
         retry,
         ack_wait,
@@ -314,6 +315,7 @@ fn retry(raw: raw::Retry, path: &Path, report: &mut Report) -> Retry {
         max_age: raw
             .max_age
             .map(|age| positive_span(Some(age), Duration::MAX, &path.key("max_age"), report)),
+        on_exhausted: raw.on_exhausted.unwrap_or_default(),
     }
 }
 
