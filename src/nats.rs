@@ -32,8 +32,8 @@ pub use lease::NatsLease;
 pub use ledger::NatsLedger;
 pub use letters::{Filter, Letters, StoredLetter};
 pub use ordered::OrderedSource;
-pub use permissions::{Allowed, Permission, Permissions, Purpose, UnknownStream};
 pub use pause::{CENTURY, NatsBrake};
+pub use permissions::{Allowed, Permission, Permissions, Purpose, UnknownStream};
 pub use provision::{
     Adoption, Applied, Failed, Field, Kind, Object, Plan, Planned, ProvisionError, Provisioned,
     Provisioning, Replays, Step, owners_name,

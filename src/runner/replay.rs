@@ -11,19 +11,20 @@ use tokio::{
 
 use super::scratch::{Outlet, Scratch};
 use crate::{
-    binding::{Binding, Health, Store},
+    binding::{Binding, Health, Rate, Store},
     handler::Fault,
     keyvalue::{BucketError, Buckets},
     manifest::{self, Manifest},
     metrics::Metrics,
     nats::{
-        Connection, NatsBuckets, NatsLease, NatsLedger, NatsSink, OrderedSource, ProvisionError,
-        Replays,
+        Connection, NatsBrake, NatsBuckets, NatsLease, NatsLedger, NatsSink, OrderedSource,
+        ProvisionError, Replays,
     },
     observer::Observer,
     ownership::{Ownership, Seat},
     replay::{Outputs, Replay},
     runtime::{self, BuildError, Launcher, Natives, Surroundings},
+    settle::OnExhausted,
     shutdown::Shutdown,
     source::{Fence, Source, SourceError},
 };
@@ -117,7 +118,10 @@ impl Replayer {
         replays: &Replays,
         replay: &Replay,
     ) -> Result<Binding<Outlet, NatsLedger>, ReplayError> {
-        let Self { manifest, binding: spec, metrics, .. } = self;
+        let Self { manifest, metrics, .. } = self;
+        let mut spec = self.binding.clone();
+        // What fails here is no reason to stop the binding itself, nor to let it go.
+        spec.retry.on_exhausted = OnExhausted::DeadLetter;
         let function = manifest
             .functions
             .get(&spec.function)
@@ -134,7 +138,6 @@ impl Replayer {
         let sink = NatsSink::new(connection.clone());
         Ok(Binding {
             name: manifest.name.clone(),
-            spec: spec.clone(),
             consumer: replays.durable().to_owned(),
             dead_letter_subject: manifest.dead_letter.subject.clone(),
             handler,
@@ -149,7 +152,10 @@ impl Replayer {
             all_metrics: Arc::clone(metrics),
             observer: Some(Arc::clone(&self.observer)),
             quarantine: Semaphore::new(1),
+            rate: spec.rate.map(Rate::new),
+            brake: Arc::new(NatsBrake::new(connection, manifest, &spec)),
             replay: Some(replay.clone()),
+            spec,
         })
     }
 
