@@ -82,15 +82,18 @@ async fn readyz(State(shared): State<Shared>) -> Response {
         .map(|binding| {
             let blocked = binding.blocked.borrow().clone();
             let degraded = binding.degraded.borrow().clone();
-            let (state, reason) = match (blocked, degraded) {
-                (Some(reason), _) => ("blocked", Some(reason)),
-                (None, Some(reason)) => ("degraded", Some(reason)),
-                (None, None) => ("up", None),
+            let paused = binding.paused.borrow().get(&binding.name).cloned();
+            let (state, reason) = match (blocked, paused, degraded) {
+                (Some(reason), _, _) => ("blocked", Some(reason)),
+                (None, Some(reason), _) => ("paused", Some(reason)),
+                (None, None, Some(reason)) => ("degraded", Some(reason)),
+                (None, None, None) => ("up", None),
             };
             BindingReadiness { binding: binding.name.clone(), state, reason }
         })
         .collect();
-    // A function that cannot start is no reason to take the others' runner out of service.
+    // A function that cannot start, or is paused, is no reason to take the others' runner out of
+    // service.
     let blocked = bindings.iter().any(|binding| binding.state == "blocked");
     let ready = status.phase == Phase::Running && nats_connected && !blocked;
     let phase = match status.phase {

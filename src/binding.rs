@@ -2,6 +2,7 @@
 //! settled, and is settled in one order: state, outputs, record, dead letter, acknowledgement.
 
 mod batch;
+mod exhausted;
 mod health;
 mod hold;
 mod intake;
@@ -25,7 +26,7 @@ use crate::{
     observer::Observer,
     settle::Policy,
     shutdown::Shutdown,
-    source::{Fence, Ledger, Sink, Source, SourceError},
+    source::{Brake, Fence, Ledger, Sink, Source, SourceError},
 };
 
 pub use health::Health;
@@ -51,6 +52,8 @@ pub struct Binding<K, L> {
     pub ledger: L,
     /// Where the state of its keys is, if it keeps any.
     pub store: Option<Store>,
+    /// What stops it on all runners.
+    pub brake: Arc<dyn Brake>,
     /// Its handles.
     pub metrics: BindingMetrics,
     /// All metrics, for steps that must add up.
@@ -66,8 +69,8 @@ pub struct Binding<K, L> {
 }
 
 impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
-    /// Handles events until the shutdown drains, then finishes what it holds. With a fence, only
-    /// for as long as that holds.
+    /// Handles events until the shutdown drains or the binding stops in place, then finishes what it
+    /// holds. With a fence, only for as long as that holds.
     ///
     /// # Errors
     /// When the source gives up; what is held is finished first. When the fence is broken; what is
@@ -99,9 +102,15 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
                     source.stop();
                     intake.dispatch();
                 }
-                Some(ended) = intake.next_end() => if let Err(err) = intake.absorb(ended) {
-                    break Err(err);
-                },
+                Some(ended) = intake.next_end() => {
+                    if let Err(err) = intake.absorb(ended) {
+                        break Err(err);
+                    }
+                    if intake.has_stopped() && !draining {
+                        draining = true;
+                        source.stop();
+                    }
+                }
                 () = sleep_until(due.unwrap_or_else(tokio::time::Instant::now)), if due.is_some() => {
                     intake.dispatch();
                 }
@@ -126,6 +135,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             backoff_max: retry.backoff_max,
             losses: retry.losses,
             max_age: retry.max_age,
+            on_exhausted: retry.on_exhausted,
         }
     }
 }

@@ -47,6 +47,8 @@ use std::{
 
 use time::OffsetDateTime;
 
+use crate::settle::OnExhausted;
+
 /// A manifest whose every value is known to make sense by itself.
 #[derive(Debug, Clone)]
 pub struct Manifest {
@@ -350,6 +352,8 @@ pub struct Retry {
     pub losses: u32,
     /// How old an event may grow and still be tried again.
     pub max_age: Option<Duration>,
+    /// What becomes of an event whose tries are used up.
+    pub on_exhausted: OnExhausted,
 }
 
 /// Where a new durable starts.

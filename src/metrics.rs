@@ -37,6 +37,8 @@ pub struct Metrics {
     lease_extensions: IntCounterVec,
     dead_letters: IntCounterVec,
     dead_letter_publish_errors: IntCounterVec,
+    dropped: IntCounterVec,
+    pauses: IntCounterVec,
     published: IntCounterVec,
     publish_duration: HistogramVec,
     last_success: IntGaugeVec,
@@ -168,6 +170,18 @@ impl Metrics {
                 "Dead letters that could not be stored.",
                 &["binding"],
             )?,
+            dropped: counters(
+                &registry,
+                "dropped_events_total",
+                "Events thrown away once their tries were used up (`on_exhausted: drop`), by reason.",
+                &["binding", "reason"],
+            )?,
+            pauses: counters(
+                &registry,
+                "pauses_total",
+                "Events that paused their binding once their tries were used up.",
+                &["binding"],
+            )?,
             published: counters(
                 &registry,
                 "published_events_total",
@@ -276,6 +290,9 @@ impl Metrics {
         let counter = |family: &IntCounterVec| family.with_label_values(&[name]);
         let gauge = |family: &IntGaugeVec| family.with_label_values(&[name]);
         let histogram = |family: &HistogramVec| family.with_label_values(&[name]);
+        for reason in Reason::EXHAUSTED {
+            self.dropped.with_label_values(&[name, reason.as_str()]);
+        }
         let published = |outcome| self.published.with_label_values(&[name, outcome]);
         BindingMetrics {
             outcomes: OUTCOMES
@@ -297,6 +314,8 @@ impl Metrics {
             dead_letters: Reason::ALL
                 .map(|reason| self.dead_letters.with_label_values(&[name, reason.as_str()])),
             dead_letter_publish_errors: counter(&self.dead_letter_publish_errors),
+            dropped: self.dropped.clone(),
+            pauses: counter(&self.pauses),
             published_stored: published("stored"),
             published_duplicate: published("duplicate"),
             published_discarded: published("discarded"),

@@ -28,6 +28,7 @@ pub use lease::NatsLease;
 pub use ledger::NatsLedger;
 pub use letters::{Filter, Letters, StoredLetter};
 pub use ordered::OrderedSource;
+pub use pause::{CENTURY, NatsBrake};
 pub use provision::{
     Adoption, Applied, Failed, Field, Kind, Object, Plan, Planned, ProvisionError, Provisioned,
     Provisioning, Step, owners_name,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::settle::{Ack, Outcome, Reason};
+use crate::settle::{Ack, Exhausted, Outcome, Reason};
 
 /// An invocation that ended and was settled.
 #[derive(Debug, Clone)]
@@ -27,6 +27,8 @@ pub struct Invocation {
     pub outputs: Vec<String>,
     /// Why it is a dead letter, when it is one.
     pub dead_letter: Option<Reason>,
+    /// What was done in place of a dead letter, when its tries were used up.
+    pub exhausted: Option<Exhausted>,
     /// What the server was told.
     pub ack: Ack,
 }

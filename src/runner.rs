@@ -2,7 +2,11 @@
 
 mod supervise;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use thiserror::Error;
 use tokio::{sync::watch, task::JoinSet};
@@ -21,7 +25,7 @@ use crate::{
 };
 
 use supervise::Supervised;
-pub use supervise::{BindingStatus, Start};
+pub use supervise::{BindingStatus, Paused, Start};
 
 /// How often consumers are looked at for the gauges.
 const GAUGES_EVERY: Duration = Duration::from_secs(10);
@@ -123,11 +127,13 @@ impl Runner {
 
         let mut background = JoinSet::new();
         background.spawn(shutdown.clone().enforce(self.manifest.drain));
+        let (tell_paused, paused) = watch::channel(BTreeMap::new());
         background.spawn(watch_consumers(
             connection.clone(),
             Arc::clone(&self.manifest),
             Arc::clone(&provisioned),
             Arc::clone(&self.metrics),
+            tell_paused,
         ));
         background.spawn(watch_comebacks(connection.clone(), Arc::clone(&self.manifest), found));
         background.spawn(look_at_outputs(connection.clone(), Arc::clone(&self.manifest)));
@@ -147,7 +153,7 @@ impl Runner {
         let handlers: Vec<_> = bindings.iter().map(Supervised::handler).collect();
         status.send_modify(|status| {
             status.phase = Phase::Running;
-            status.bindings = bindings.iter().map(Supervised::status).collect();
+            status.bindings = bindings.iter().map(|binding| binding.status(&paused)).collect();
         });
         info!(name = self.manifest.name, bindings = bindings.len(), "running");
 
@@ -256,6 +262,7 @@ async fn watch_consumers(
     manifest: Arc<Manifest>,
     provisioned: Arc<Provisioned>,
     metrics: Arc<Metrics>,
+    paused: watch::Sender<BTreeMap<String, String>>,
 ) {
     let mut tick = tokio::time::interval(GAUGES_EVERY);
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -267,8 +274,11 @@ async fn watch_consumers(
         if let Ok(rtt) = connection.round_trip().await {
             metrics.round_trip(rtt);
         }
-        if let Err(err) = read_gauges(&connection, &manifest, &provisioned, &metrics).await {
-            warn!(%err, "consumers cannot be looked at");
+        match read_gauges(&connection, &manifest, &provisioned, &metrics).await {
+            Ok(found) => {
+                paused.send_replace(found);
+            }
+            Err(err) => warn!(%err, "consumers cannot be looked at"),
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Decides what becomes of an event. Pure: no clock, no I/O, no randomness of its own; whoever
 //! calls hands in time and jitter and carries the decision out.
 
+mod exhausted;
 mod record;
 
 use std::time::Duration;
@@ -12,6 +13,8 @@ use crate::{
     handler::Fault,
 };
 
+use exhausted::exhausted;
+pub use exhausted::{Exhausted, OnExhausted};
 pub use record::{Attempt, HISTORY_ERROR_MAX, Outcome, Reason, Record};
 
 /// What a server is told of a delivery in the end.
@@ -70,6 +73,8 @@ pub struct Policy {
     pub losses: u32,
     /// How old an event may grow and still be tried again.
     pub max_age: Option<Duration>,
+    /// What happens then, if the tries are what it ran out of.
+    pub on_exhausted: OnExhausted,
 }
 
 /// What to do with the record of an event.
@@ -92,6 +97,8 @@ pub struct Settlement {
     pub publish: Vec<Publish>,
     /// The dead letter to store.
     pub letter: Option<Letter>,
+    /// What is done in place of one.
+    pub exhausted: Option<Exhausted>,
     /// The word for the server, said last.
     pub ack: Ack,
 }
@@ -191,8 +198,10 @@ pub fn admit(record: &Record, policy: &Policy) -> Admission {
         });
     }
     let last = record.failed.last();
+    // Anything else is decided when a try has failed, which is one more here.
+    let dies = policy.on_exhausted == OnExhausted::DeadLetter;
     match last {
-        Some(last) if record.attempt() > policy.attempts => Admission::DeadLetter(Letter {
+        Some(last) if record.attempt() > policy.attempts && dies => Admission::DeadLetter(Letter {
             reason: Reason::of(last.outcome),
             error: last.error.clone(),
             failed: record.failed.clone(),
@@ -213,6 +222,7 @@ pub fn settle(end: End, record: Record, delivered: u64, policy: &Policy, now: No
             memory: if known { Memory::Forget } else { Memory::Keep },
             publish,
             letter: None,
+            exhausted: None,
             ack: Ack::Done,
         },
         End::Reject { cause, reason } => {
@@ -284,9 +294,9 @@ fn again_or_give_up(
     let reason = record.failed.last().map_or(Reason::Crashed, |last| Reason::of(last.outcome));
     let age_then = (now.time - now.stored) + after;
     if failed >= policy.attempts {
-        give_up(Letter { reason, error, failed: record.failed })
+        exhausted(reason, error, record, delivered, policy)
     } else if policy.max_age.is_some_and(|max| age_then > max) {
-        give_up(Letter { reason: Reason::Expired, error, failed: record.failed })
+        exhausted(Reason::Expired, error, record, delivered, policy)
     } else {
         give_back(record, delivered, after)
     }
@@ -300,6 +310,7 @@ pub fn give_up(letter: Letter) -> Settlement {
         memory: Memory::Forget,
         publish: Vec::new(),
         letter: Some(letter),
+        exhausted: None,
         ack: Ack::Terminate { reason },
     }
 }
@@ -311,6 +322,7 @@ pub const fn stay_parked() -> Settlement {
         memory: Memory::Keep,
         publish: Vec::new(),
         letter: None,
+        exhausted: None,
         ack: Ack::Redeliver { after: RETRY_AFTER_MAX },
     }
 }
@@ -320,6 +332,7 @@ fn give_back(record: Record, delivered: u64, after: Duration) -> Settlement {
         memory: Memory::Write(Record { seen: delivered, started: None, ..record }),
         publish: Vec::new(),
         letter: None,
+        exhausted: None,
         ack: Ack::Redeliver { after },
     }
 }

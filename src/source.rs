@@ -3,6 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::future::BoxFuture;
 use thiserror::Error;
 use time::OffsetDateTime;
 use tokio::{sync::watch, time::Instant};
@@ -103,6 +104,15 @@ pub trait Sink: Send + Sync {
 
     /// The most that headers and payload of one message may take, in bytes.
     fn max_payload(&self) -> usize;
+}
+
+/// Stops a binding in place.
+pub trait Brake: Send + Sync {
+    /// Keeps events from being delivered to any runner, until somebody lets them.
+    ///
+    /// # Errors
+    /// When they may still be delivered.
+    fn stop<'a>(&'a self, why: &'a str) -> BoxFuture<'a, Result<(), String>>;
 }
 
 /// What is remembered of an event between its deliveries, whichever runner it goes to.

@@ -49,6 +49,8 @@ pub(super) struct Intake<K, L, C> {
     tasks: JoinSet<Left<C>>,
     /// Tasks that are calls; the others wait.
     calls: usize,
+    /// The binding stops in place: nothing begins any more.
+    stopped: bool,
     pace: Pace,
 }
 
@@ -64,6 +66,7 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
             run: Arc::new(run),
             tasks: JoinSet::new(),
             calls: 0,
+            stopped: false,
             pace: Pace::default(),
             binding,
         }
@@ -153,12 +156,15 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
 
     /// Whether its events need not wait for anything.
     fn is_plain(&self) -> bool {
-        self.lanes.is_none() && self.binding.spec.batch.is_none() && self.binding.rate.is_none()
+        !self.stopped
+            && self.lanes.is_none()
+            && self.binding.spec.batch.is_none()
+            && self.binding.rate.is_none()
     }
 
     /// Whether what waits when the end comes is given back rather than begun.
     fn gives_back(&self) -> bool {
-        self.is_ordered() || self.binding.rate.is_some()
+        self.stopped || self.is_ordered() || self.binding.rate.is_some()
     }
 
     fn may_call(&self) -> bool {
@@ -189,6 +195,11 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
             rate.take();
             first.has_turn = true;
         }
+    }
+
+    /// Whether the binding stops in place, and nothing begins any more.
+    pub(super) const fn has_stopped(&self) -> bool {
+        self.stopped
     }
 
     /// The next task that ends; `None` while there is none.
@@ -223,6 +234,10 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
 
     fn go_on(&mut self, left: Left<C>) {
         self.calls -= usize::from(left.call);
+        if left.stops {
+            self.stopped = true;
+            self.run.closing.cancel();
+        }
         self.ready.extend(left.ready);
         for key in left.freed {
             let next = self.lanes.as_mut().and_then(|lanes| lanes.leave(&key));

@@ -240,7 +240,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
         passage.has_turn = false;
         let permit = tokio::select! {
             permit = self.quarantine.acquire() => permit,
-            () = run.shutdown.drain.cancelled() => return End::Cancelled,
+            () = run.closing.cancelled() => return End::Cancelled,
         };
         let started = Record { started: Some(passage.delivered), ..passage.record.clone() };
         let (origin, sequence) = passage.place();

@@ -78,6 +78,8 @@ impl<C> Passage<C> {
 pub(super) struct Left<C> {
     /// Whether the step was a call, which others may wait for.
     pub(super) call: bool,
+    /// Whether the binding is to stop in place.
+    pub(super) stops: bool,
     /// Keys whose next event may run.
     pub(super) freed: Vec<Arc<str>>,
     /// Events that may run now.
@@ -88,7 +90,7 @@ pub(super) struct Left<C> {
 
 impl<C> Left<C> {
     pub(super) const fn nothing() -> Self {
-        Self { call: true, freed: Vec::new(), ready: Vec::new(), held: Vec::new() }
+        Self { call: true, stops: false, freed: Vec::new(), ready: Vec::new(), held: Vec::new() }
     }
 
     /// The event is settled; the next of its key may run.
@@ -107,6 +109,7 @@ impl<C> Left<C> {
     }
 
     pub(super) fn and(mut self, other: Self) -> Self {
+        self.stops |= other.stops;
         self.freed.extend(other.freed);
         self.ready.extend(other.ready);
         self.held.extend(other.held);

@@ -19,8 +19,8 @@ use crate::{
     letter::{self, Written as Letters},
     observer::Invocation,
     settle::{
-        Ack, End, GIVEN_BACK_FOR, Letter, Memory, Now, Outcome, RETRY_AFTER_MAX, Reason, Record,
-        Settlement, give_up, settle, stay_parked,
+        Ack, End, Exhausted, GIVEN_BACK_FOR, Letter, Memory, Now, Outcome, RETRY_AFTER_MAX, Reason,
+        Record, Settlement, give_up, settle, stay_parked,
     },
     source::{Lease, Ledger, PublishError, Sink, Stored},
 };
@@ -40,6 +40,7 @@ enum Wait {
 struct Settled {
     told: Told,
     dead_letter: Option<Reason>,
+    exhausted: Option<Exhausted>,
     ack: Ack,
     /// Whether its record has no more use once it is released.
     forget: bool,
@@ -73,7 +74,11 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             told.error = Some(err.to_string());
             settlement = self.decide(&passage, Ended::Ran(End::Output(err.to_string())));
         }
-        let Settlement { memory, letter, mut ack, .. } = settlement;
+        let Settlement { memory, letter, exhausted, mut ack, .. } = settlement;
+        let stops = matches!(exhausted, Some(Exhausted::Pauses(_)));
+        if stops {
+            wait = Wait::InStream;
+        }
         let stays = matches!(ack, Ack::Redeliver { .. }) && wait != Wait::InStream;
         let forget = memory == Memory::Forget;
         if let Memory::Write(mut record) = memory {
@@ -91,10 +96,13 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             ack = Ack::Redeliver { after: RETRY_AFTER_MAX };
             wait = if self.spec.order.is_some() { Wait::Aside } else { Wait::InStream };
         }
-        let end = Settled { told, dead_letter, ack, forget };
+        if let Some(how) = exhausted {
+            self.exhaust(how, told.error.as_deref().unwrap_or_default(), &passage, run).await;
+        }
+        let end = Settled { told, dead_letter, exhausted, ack, forget };
         let after = match end.ack {
             Ack::Redeliver { after } if wait != Wait::InStream => after,
-            _ => return self.release(passage, end).await,
+            _ => return Left { stops, ..self.release(passage, end).await },
         };
         self.tell(&passage.event, end);
         match wait {
@@ -240,13 +248,14 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
     }
 
     fn tell(&self, event: &Event, end: Settled) {
-        let Settled { told: Told { outcome, took, error, outputs }, dead_letter, ack, .. } = end;
+        let Settled { told, dead_letter, exhausted, ack, .. } = end;
+        let Told { outcome, took, error, outputs } = told;
         if let Some(reason) = dead_letter {
             warn!(
                 event = %event.id, binding = self.spec.name, reason = reason.as_str(),
                 attempt = event.attempt, error, "dead letter"
             );
-        } else if outcome != Outcome::Done {
+        } else if outcome != Outcome::Done && exhausted.is_none() {
             info!(
                 event = %event.id, binding = self.spec.name, outcome = outcome.as_str(),
                 attempt = event.attempt, error, "given back"
@@ -264,6 +273,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             error,
             outputs,
             dead_letter,
+            exhausted,
             ack,
         });
     }

@@ -3,10 +3,7 @@
 use std::{path::PathBuf, process::ExitCode, time::Duration};
 
 use super::{Failure, connect, dlq::check_binding, load, terminal::say};
-use pelton::duration;
-
-/// As good as for ever.
-const CENTURY: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+use pelton::{duration, nats::CENTURY};
 
 /// Arguments of `pelton pause`.
 #[derive(Debug, clap::Args)]

@@ -129,6 +129,11 @@ pub fn table() -> Vec<Default> {
         span("bindings[].retry.backoff.min", BACKOFF_MIN, "shortest wait between tries"),
         span("bindings[].retry.backoff.max", BACKOFF_MAX, "longest wait between tries"),
         count("bindings[].retry.losses", LOSSES, "how often an event may vanish with its runner"),
+        text(
+            "bindings[].retry.on_exhausted",
+            "dead_letter",
+            "what becomes of an event without tries",
+        ),
         span("bindings[].ack_wait", ACK_WAIT, "how long the server waits for word from a runner"),
         count(
             "bindings[].max_ack_pending",

@@ -51,6 +51,7 @@ mod tests {
             backoff_max: Duration::from_secs(60),
             losses: 5,
             max_age: None,
+            on_exhausted: crate::settle::OnExhausted::DeadLetter,
         };
         let seconds = 2 + 4 + 8 + 16 + 32 + 60 + 60 + 8 * 30;
         assert_eq!(horizon(&retry, Duration::from_secs(30)), Duration::from_secs(seconds));

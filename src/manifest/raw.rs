@@ -17,9 +17,12 @@ use serde::{
 use super::{
     Discard, Placement, Retention, Storage,
     leaf::{
-        Block, Count, Cpu, Flag, Keys, Named, OneOrMany, PerTime, Positive, Size, Span, StartAt, Text,
+        Block, Count, Cpu, Flag, Keys, Named, OneOrMany, PerTime, Positive, Size, Span, StartAt,
+        Text,
     },
 };
+
+use crate::settle::OnExhausted;
 
 pub(super) use self::{http::Http, lambda::Lambda};
 pub(super) use order::{Batch, Key, State};
@@ -219,6 +222,9 @@ pub(super) struct Retry {
     pub(super) losses: Option<Count>,
     /// How old an event may grow and still be tried again.
     pub(super) max_age: Option<Span>,
+    /// What becomes of an event whose tries are used up, or that grew older than `max_age`: it is a
+    /// dead letter, it goes back and pauses the binding, or it is thrown away.
+    pub(super) on_exhausted: Option<OnExhausted>,
 }
 
 /// Shortest and longest wait between tries.

@@ -36,6 +36,10 @@ pub struct BindingMetrics {
     /// Claims prolonged.
     pub lease_extensions: IntCounter,
     pub(super) dead_letters: [IntCounter; Reason::ALL.len()],
+    /// Events thrown away, by binding and reason.
+    pub dropped: IntCounterVec,
+    /// Events that stopped the binding.
+    pub pauses: IntCounter,
     /// Dead letters that could not be stored.
     pub dead_letter_publish_errors: IntCounter,
     /// Outputs stored for the first time.

@@ -1,5 +1,7 @@
 //! What the server says of a manifest's bindings; changes nothing.
 
+use std::collections::BTreeMap;
+
 use async_nats::jetstream::consumer;
 use futures_util::TryStreamExt as _;
 use serde::Serialize;
@@ -7,7 +9,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     connect::Connection,
-    message,
+    message, pause,
     provision::{BINDING, OWNER, ProvisionError, Provisioned, find, find_stream, stream_of},
 };
 use crate::{
@@ -45,7 +47,7 @@ pub struct BindingReport {
     pub lag: u64,
     /// Dead letters that wait.
     pub dead_letters: u64,
-    /// Reason, error and time of the newest dead letter.
+    /// Why it is paused, if it is; else reason, error and time of the newest dead letter.
     pub last_error: Option<String>,
 }
 
@@ -85,7 +87,8 @@ impl Report {
     }
 }
 
-/// Reads the consumers of a running manifest into its gauges.
+/// Reads the consumers of a running manifest into its gauges; returns which bindings are paused, and
+/// why.
 ///
 /// # Errors
 /// When `JetStream` does not answer.
@@ -94,10 +97,17 @@ pub(crate) async fn read_gauges(
     manifest: &Manifest,
     provisioned: &Provisioned,
     metrics: &Metrics,
-) -> Result<(), ProvisionError> {
+) -> Result<BTreeMap<String, String>, ProvisionError> {
+    let mut paused = BTreeMap::new();
     for consumer in provisioned.consumers() {
         let Some(info) = consumer.info(connection).await? else { continue };
         let oldest = oldest_unacked(connection, &info).await;
+        let binding = manifest.bindings.iter().find(|known| known.name == consumer.binding);
+        if let Some(binding) = binding
+            && let Some(why) = pause::reason(connection, manifest, binding, &info).await
+        {
+            paused.insert(binding.name.clone(), why);
+        }
         metrics.consumer(
             &consumer.binding,
             ConsumerGauges {
@@ -126,7 +136,7 @@ pub(crate) async fn read_gauges(
         let waiting = counts.iter().find(|(held, _)| *held == subject).map_or(0, |(_, n)| *n);
         metrics.dead_letters_waiting(&binding.name, waiting as u64);
     }
-    Ok(())
+    Ok(paused)
 }
 
 async fn binding_report(
@@ -143,6 +153,10 @@ async fn binding_report(
     let (pending, ack_pending) =
         info.as_ref().map_or((0, 0), |info| (info.num_pending, info.num_ack_pending as u64));
     let (dead_letters, last_error) = dead_letters(connection, manifest, binding).await?;
+    let paused = match &info {
+        Some(info) => pause::reason(connection, manifest, binding, info).await,
+        None => None,
+    };
     Ok(BindingReport {
         binding: binding.name.clone(),
         function: binding.function.clone(),
@@ -158,7 +172,7 @@ async fn binding_report(
         ack_pending,
         lag: pending + ack_pending,
         dead_letters,
-        last_error,
+        last_error: paused.or(last_error),
     })
 }
 

@@ -11,6 +11,7 @@ mod plan;
 mod rename;
 mod site;
 mod stream;
+mod version;
 
 use std::collections::BTreeMap;
 
@@ -37,9 +38,6 @@ pub use plan::{Field, Kind, Object, Plan, Planned, Step};
 pub(super) use rename::Ancestor;
 use site::Site;
 pub(super) use stream::find_stream;
-
-/// The oldest server that can do what Pelton asks of it.
-const OLDEST_SERVER: (u64, u64) = (2, 10);
 
 /// Metadata key: the manifest's name, which owns the object.
 pub(super) const OWNER: &str = "pelton.name";
@@ -270,19 +268,6 @@ pub(super) async fn streams_holding(
         jetstream::response::Response::Err { error } => {
             Err(ProvisionError::Unavailable(error.to_string()))
         }
-    }
-}
-
-fn check_version(version: &str) -> Result<(), ProvisionError> {
-    let mut numbers = version.split(['.', '-']).map(|number| number.parse::<u64>().ok());
-    match (numbers.next().flatten(), numbers.next().flatten()) {
-        (Some(major), Some(minor)) if (major, minor) < OLDEST_SERVER => {
-            Err(ProvisionError::Problems(vec![format!(
-                "this nats-server is {version}; Pelton needs {}.{} or later",
-                OLDEST_SERVER.0, OLDEST_SERVER.1
-            )]))
-        }
-        _ => Ok(()),
     }
 }
 

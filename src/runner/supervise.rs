@@ -2,6 +2,7 @@
 //! when the source gave up.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -19,8 +20,8 @@ use crate::{
     keyvalue::Buckets,
     manifest,
     nats::{
-        Connection, NatsBuckets, NatsLease, NatsLedger, NatsSink, NatsSource, OrderedSource,
-        Provisioned, Waiting, WithComebacks, owners_name,
+        Connection, NatsBrake, NatsBuckets, NatsLease, NatsLedger, NatsSink, NatsSource,
+        OrderedSource, Provisioned, Waiting, WithComebacks, owners_name,
     },
     ownership::Seat,
     runtime::{self, BuildError, Surroundings},
@@ -42,6 +43,9 @@ const OWNERSHIP_MIN: Duration = Duration::from_secs(1);
 const WARM_UP_MIN: Duration = Duration::from_millis(250);
 const WARM_UP_MAX: Duration = Duration::from_secs(30);
 
+/// The bindings that are paused on all runners, and why.
+pub type Paused = watch::Receiver<BTreeMap<String, String>>;
+
 /// What is known of a running binding.
 #[derive(Debug, Clone)]
 pub struct BindingStatus {
@@ -53,6 +57,8 @@ pub struct BindingStatus {
     pub degraded: watch::Receiver<Option<String>>,
     /// Why no events can be had, while they cannot.
     pub blocked: watch::Receiver<Option<String>>,
+    /// The bindings that are paused, and why, as far as is known.
+    pub paused: Paused,
 }
 
 /// How the first start of a function went.
@@ -111,6 +117,7 @@ impl Supervised {
             store: spec.state.as_ref().map(store),
             rate: spec.rate.map(Rate::new),
             health: Health::new(&spec.name, metrics.up.clone()),
+            brake: Arc::new(NatsBrake::new(connection, manifest, spec)),
             metrics,
             all_metrics: Arc::clone(&runner.metrics),
             observer: runner.observer.clone(),
@@ -132,12 +139,13 @@ impl Supervised {
         Arc::clone(&self.binding.handler)
     }
 
-    pub(super) fn status(&self) -> BindingStatus {
+    pub(super) fn status(&self, paused: &Paused) -> BindingStatus {
         BindingStatus {
             name: self.binding.spec.name.clone(),
             start: self.start.subscribe(),
             degraded: self.binding.health.watch(),
             blocked: self.blocked.subscribe(),
+            paused: paused.clone(),
         }
     }
 

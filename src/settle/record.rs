@@ -96,6 +96,16 @@ impl Reason {
         Self::State,
     ];
 
+    /// Those of events that ran out of tries.
+    pub const EXHAUSTED: [Self; 6] = [
+        Self::AttemptsExhausted,
+        Self::Timeout,
+        Self::Crashed,
+        Self::BadReply,
+        Self::Output,
+        Self::Expired,
+    ];
+
     /// The spelling in headers and metrics.
     #[must_use]
     pub const fn as_str(self) -> &'static str {

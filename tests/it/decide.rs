@@ -12,8 +12,8 @@ use pelton::{
     manifest,
     outputs::{self, Provenance, message_id},
     settle::{
-        Ack, Admission, Attempt, End, Letter, Memory, Now, Outcome, Policy, Reason, Record,
-        Settlement, admit, backoff, settle,
+        Ack, Admission, Attempt, End, Exhausted, Letter, Memory, Now, OnExhausted, Outcome, Policy,
+        Reason, Record, Settlement, admit, backoff, settle,
     },
     source::Origin,
 };
@@ -22,7 +22,14 @@ use time::OffsetDateTime;
 const SECOND: Duration = Duration::from_secs(1);
 
 fn policy() -> Policy {
-    Policy { attempts: 3, backoff_min: SECOND, backoff_max: SECOND * 60, losses: 2, max_age: None }
+    Policy {
+        attempts: 3,
+        backoff_min: SECOND,
+        backoff_max: SECOND * 60,
+        losses: 2,
+        max_age: None,
+        on_exhausted: OnExhausted::DeadLetter,
+    }
 }
 
 fn now() -> Now {
@@ -73,8 +80,13 @@ fn success_publishes_and_then_acknowledges() {
         data: Bytes::new(),
     };
     let settlement = decide(End::Done(vec![output.clone()]), Record::default());
-    let expected =
-        Settlement { memory: Memory::Keep, publish: vec![output], letter: None, ack: Ack::Done };
+    let expected = Settlement {
+        memory: Memory::Keep,
+        publish: vec![output],
+        letter: None,
+        exhausted: None,
+        ack: Ack::Done,
+    };
     assert_eq!(settlement, expected);
     let after_failures = decide(End::Done(Vec::new()), failed(Outcome::Retry, 2));
     assert_eq!(after_failures.memory, Memory::Forget, "what succeeded needs no record");
@@ -103,6 +115,46 @@ fn the_last_attempt_makes_a_dead_letter_of_its_own_reason() {
         let letter = settlement.letter.unwrap_or_else(|| panic!("{end:?} is given up"));
         assert_eq!((letter.reason, letter.failed.len()), (reason, 3), "{end:?}");
         assert!(matches!(settlement.ack, Ack::Terminate { .. }), "{end:?}");
+    }
+}
+
+#[test]
+fn without_tries_an_event_pauses_uncharged_or_is_thrown_away() {
+    let decide = |end: &End, record: &Record, on_exhausted, max_age| {
+        let policy = Policy { on_exhausted, max_age, ..policy() };
+        settle(end.clone(), record.clone(), 5, &policy, now())
+    };
+    for (end, max_age, reason) in [
+        (retry(None), None, Reason::AttemptsExhausted),
+        (End::Fault(Fault::Timeout(SECOND)), None, Reason::Timeout),
+        (End::Fault(Fault::Crash("died".to_owned())), None, Reason::Crashed),
+        (End::Output("too large".to_owned()), None, Reason::Output),
+        (retry(None), Some(SECOND), Reason::Expired),
+    ] {
+        let record = failed(Outcome::Retry, if max_age.is_some() { 1 } else { 2 });
+        let pauses = decide(&end, &record, OnExhausted::Pause, max_age);
+        assert_eq!(pauses.exhausted, Some(Exhausted::Pauses(reason)), "{end:?}");
+        assert_eq!(pauses.memory, Memory::Write(Record { seen: 5, ..record.clone() }), "{end:?}");
+        assert_eq!(pauses.ack, Ack::Redeliver { after: Duration::ZERO }, "{end:?}");
+        let dropped = decide(&end, &record, OnExhausted::Drop, max_age);
+        assert_eq!(dropped.exhausted, Some(Exhausted::Dropped(reason)), "{end:?}");
+        assert_eq!(dropped.memory, Memory::Forget, "{end:?}");
+        assert!(matches!(dropped.ack, Ack::Terminate { .. }), "{end:?}");
+        assert_eq!((pauses.letter, dropped.letter), (None, None), "{end:?}");
+    }
+}
+
+#[test]
+fn rejections_and_losses_are_dead_letters_whatever_happens_to_the_exhausted() {
+    for on_exhausted in [OnExhausted::Pause, OnExhausted::Drop] {
+        let policy = Policy { on_exhausted, ..policy() };
+        let end = End::Reject { cause: Cause::Rejected, reason: "no".to_owned() };
+        let settlement = settle(end, Record::default(), 5, &policy, now());
+        assert!(settlement.letter.is_some() && settlement.exhausted.is_none());
+        let lost = Record { losses: policy.losses + 1, ..Record::default() };
+        assert!(matches!(admit(&lost, &policy), Admission::DeadLetter(_)));
+        // Allowed fewer tries than it had, it has another one, which decides.
+        assert_eq!(admit(&failed(Outcome::Retry, 7), &policy), Admission::Run);
     }
 }
 

@@ -21,6 +21,7 @@ mod delivery;
 mod dev;
 mod dlq;
 mod drain;
+mod exhausted;
 mod faults;
 mod house;
 mod idle;

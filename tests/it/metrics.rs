@@ -3,7 +3,7 @@
 use crate::harness::{NatsServer, Runner, Scrape, Site, eventually};
 
 /// Per binding, 0 before the first event so that an increase from nothing can be seen.
-const FROM_THE_START: [(&str, &str, &[&str]); 5] = [
+const FROM_THE_START: [(&str, &str, &[&str]); 6] = [
     (
         "invocations_total",
         "outcome",
@@ -24,6 +24,11 @@ const FROM_THE_START: [(&str, &str, &[&str]); 5] = [
             "expired",
         ],
     ),
+    (
+        "dropped_events_total",
+        "reason",
+        &["attempts_exhausted", "timeout", "crashed", "bad_reply", "output", "expired"],
+    ),
     ("published_events_total", "outcome", &["stored", "duplicate", "discarded", "failed"]),
     (
         "",
@@ -36,6 +41,7 @@ const FROM_THE_START: [(&str, &str, &[&str]); 5] = [
             "settlement_errors_total",
             "lease_extensions_total",
             "dead_letter_publish_errors_total",
+            "pauses_total",
             "invocation_duration_seconds_count",
             "queue_wait_seconds_count",
             "publish_duration_seconds_count",

@@ -14,7 +14,7 @@ use pelton::{
     manifest::{Manifest, Runtime},
     observer::{Invocation, Observer},
     runner::Start,
-    settle::{Ack, Outcome},
+    settle::{Ack, Exhausted, Outcome},
 };
 
 /// Colours, when there is a terminal.
@@ -119,6 +119,13 @@ impl Lines {
     fn ending(&self, invocation: &Invocation) -> String {
         let error = invocation.error.as_deref().unwrap_or_default();
         let error = error.lines().next().unwrap_or_default();
+        match invocation.exhausted {
+            Some(Exhausted::Dropped(reason)) => {
+                return format!("thrown away, {}: {error}", reason.as_str());
+            }
+            Some(Exhausted::Pauses(_)) => return format!("nak, the binding is paused: {error}"),
+            None => {}
+        }
         match (&invocation.ack, invocation.dead_letter) {
             (_, Some(reason)) => format!("dead letter, {}: {error}", reason.as_str()),
             (Ack::Done, _) if invocation.outputs.is_empty() => "ack".to_owned(),
@@ -134,8 +141,10 @@ impl Lines {
 
 impl Observer for Lines {
     fn settled(&self, invocation: &Invocation) {
+        let dropped = matches!(invocation.exhausted, Some(Exhausted::Dropped(_)));
         let (mark, counter) = match (&invocation.ack, invocation.dead_letter) {
             (_, Some(_)) => (self.paint.bad("☠"), &self.dead),
+            _ if dropped => (self.paint.bad("☠"), &self.dead),
             (Ack::Done, _) => (self.paint.good("✓"), &self.acked),
             _ => (self.paint.bad("✗"), &self.given_back),
         };

@@ -315,6 +315,7 @@ fn retry(raw: raw::Retry, path: &Path, report: &mut Report) -> Retry {
         max_age: raw
             .max_age
             .map(|age| positive_span(Some(age), Duration::MAX, &path.key("max_age"), report)),
+        on_exhausted: raw.on_exhausted.unwrap_or_default(),
     }
 }
 

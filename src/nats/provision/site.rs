@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Adoption, ProvisionError, check_version,
+    Adoption, ProvisionError,
     plan::{Deed, Plan, Planned, Step},
-    streams_holding,
+    streams_holding, version,
 };
 use crate::{
     manifest::{Binding, Manifest, Publish},
@@ -36,8 +36,9 @@ impl<'a> Site<'a> {
     }
 
     pub(super) async fn survey(mut self) -> Result<Plan, ProvisionError> {
-        check_version(&self.connection.server_version())?;
+        version::check(&self.connection.server_version())?;
         let manifest = self.manifest;
+        self.pauses();
         for spec in &manifest.streams {
             self.listed_stream(spec).await?;
         }
