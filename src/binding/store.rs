@@ -86,6 +86,7 @@ impl Store {
             return Written::Refused(format!("state and outputs take {size} bytes; {max} fit"));
         }
         let name = bucket_key(key);
+        let mut pause = PAUSE_MIN;
         loop {
             let failure = match self.try_write(&name, &value, revision).await {
                 Ok(()) => return Written::Stored,
@@ -96,7 +97,10 @@ impl Store {
             warn!(bucket = self.bucket, key = name, err = %failure, "state cannot be written; trying again");
             // It may have been written all the same.
             match self.read(key).await {
-                Ok(now) if now.revision == revision => {}
+                Ok(now) if now.revision == revision => {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(PAUSE_MAX);
+                }
                 Ok(now) if now.kept.recorded(event, origin).is_some() => return Written::Stored,
                 Ok(_) => return Written::Outrun,
                 Err(why) => return Written::Refused(why),

@@ -116,8 +116,9 @@ impl NatsSink {
 fn refusal(failure: &jetstream::context::PublishError) -> Option<PublishError> {
     let source = std::error::Error::source(failure)?;
     let answer = source.downcast_ref::<jetstream::Error>()?;
-    let passing = matches!(answer.code(), 408 | 429 | 503)
-        || answer.error_code() == ErrorCode::INSUFFICIENT_RESOURCES
+    // No room, in a stream, an account or a server, is the server's trouble: somebody makes room.
+    let passing = matches!(answer.code(), 408 | 429 | 500..=599)
+        || answer.error_code() == ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
         || answer.error_code() == ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT;
     (!passing).then(|| PublishError::Refused(answer.to_string()))
 }
