@@ -36,16 +36,33 @@ impl Report {
         }
     }
 
+    /// A count that shows that the faults did something.
+    pub(super) fn some(&mut self, what: &str, count: f64) {
+        self.line(what, count);
+        if count < 0.5 {
+            self.wrong.push(format!("{what}: none"));
+        }
+    }
+
     pub(super) fn faults(&mut self, fleet: &Fleet<'_>) {
         for (what, count) in &fleet.injected {
             self.line(what, count);
         }
     }
 
+    /// What the runners have seen of it.
+    pub(super) async fn runners(&mut self, fleet: &Fleet<'_>) {
+        self.line("reconnects", fleet.sum("nats_reconnects_total", &[]).await);
+        self.line("publishes tried again", fleet.said("publish failed; trying again"));
+        let known = [("outcome", "duplicate")];
+        self.line("outputs known already", fleet.sum("published_events_total", &known).await);
+        self.line("events delivered again", fleet.sum("redeliveries_total", &[]).await);
+    }
+
     /// Shows the table.
     ///
     /// # Panics
-    /// When something is not 0 that must be.
+    /// When something is not 0 that must be, or the other way round.
     pub(super) fn print(mut self) {
         let seconds = self.begun.elapsed().as_secs();
         self.line("seconds in all", seconds);
