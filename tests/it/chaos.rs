@@ -10,6 +10,7 @@ mod kills;
 mod load;
 mod poison;
 mod report;
+mod zombie;
 
 /// How large a scenario is.
 #[derive(Debug, Clone, Copy)]
