@@ -4,6 +4,7 @@
 //! printed; `SEED`, `EVENTS` and `KILLS` choose others.
 
 mod check;
+mod cluster;
 mod fleet;
 mod keyed;
 mod kills;

@@ -1,6 +1,7 @@
 //! What every integration test stands on: a folder, a nats-server, runners, and looks at what
 //! they did. Everything is cleaned up by drop; a test that fails shows the logs.
 
+mod cluster;
 mod nats_server;
 mod patience;
 mod runner;
@@ -8,6 +9,7 @@ mod scrape;
 mod site;
 mod streams;
 
+pub(crate) use cluster::Cluster;
 pub(crate) use nats_server::{NatsServer, free_port};
 pub(crate) use patience::{PATIENCE, eventually};
 pub(crate) use runner::Runner;
