@@ -9,6 +9,7 @@ mod fleet;
 mod keyed;
 mod kills;
 mod load;
+mod network;
 mod poison;
 mod report;
 mod zombie;

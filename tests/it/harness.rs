@@ -4,6 +4,7 @@
 mod cluster;
 mod nats_server;
 mod patience;
+mod proxy;
 mod runner;
 mod scrape;
 mod site;
@@ -12,6 +13,7 @@ mod streams;
 pub(crate) use cluster::Cluster;
 pub(crate) use nats_server::{NatsServer, free_port};
 pub(crate) use patience::{PATIENCE, eventually};
+pub(crate) use proxy::Proxy;
 pub(crate) use runner::Runner;
 pub(crate) use scrape::Scrape;
 pub(crate) use site::Site;
