@@ -6,6 +6,7 @@
 mod check;
 mod cluster;
 mod fleet;
+mod full;
 mod keyed;
 mod kills;
 mod load;

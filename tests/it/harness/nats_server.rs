@@ -25,6 +25,8 @@ pub(crate) struct NatsServer {
     child: Option<Child>,
     port: u16,
     config: String,
+    /// How much JetStream may store.
+    room: Option<&'static str>,
     site: Site,
 }
 
@@ -36,10 +38,29 @@ impl NatsServer {
 
     /// One with more configuration than port and store.
     pub(crate) async fn with_config(config: &str) -> Self {
-        let site = Site::new();
-        let mut server = Self { child: None, port: free_port(), config: config.to_owned(), site };
+        Self::of(config, None).await
+    }
+
+    /// One with so much room on its disk for JetStream.
+    pub(crate) async fn with_room(room: &'static str) -> Self {
+        Self::of("", Some(room)).await
+    }
+
+    async fn of(config: &str, room: Option<&'static str>) -> Self {
+        let (port, config) = (free_port(), config.to_owned());
+        let mut server = Self { child: None, port, config, room, site: Site::new() };
         server.up().await;
         server
+    }
+
+    /// Other configuration from the next start on.
+    pub(crate) fn configure(&mut self, config: &str) {
+        config.clone_into(&mut self.config);
+    }
+
+    /// Other room from the next start on.
+    pub(crate) const fn give_room(&mut self, room: &'static str) {
+        self.room = Some(room);
     }
 
     pub(crate) fn url(&self) -> String {
@@ -69,8 +90,9 @@ impl NatsServer {
     pub(crate) async fn up(&mut self) {
         assert!(self.child.is_none(), "the server runs already");
         let store = self.site.path("store");
+        let room = self.room.map(|room| format!(", max_file_store: {room}")).unwrap_or_default();
         let config = format!(
-            "listen: 127.0.0.1:{}\njetstream {{ store_dir: {store:?} }}\n{}\n",
+            "listen: 127.0.0.1:{}\njetstream {{ store_dir: {store:?}{room} }}\n{}\n",
             self.port, self.config
         );
         let path = self.site.path("nats.conf");
