@@ -13,6 +13,7 @@ mod load;
 mod network;
 mod poison;
 mod report;
+mod workers;
 mod zombie;
 
 /// How large a scenario is.
