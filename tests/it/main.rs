@@ -34,4 +34,5 @@ mod recovery;
 mod runtime;
 mod shop;
 mod state;
+mod traps;
 mod verbs;
