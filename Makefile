@@ -78,7 +78,7 @@ test: need-rust need-node setup shop peers ## every test: Rust against a real na
 	$(PYTHON) -m unittest discover tests/shims
 
 .PHONY: faults
-faults: need-rust need-node setup ## the fault suite in full size (12 minutes); ONLY=name EVENTS=n KILLS=n SEED=n
+faults: need-rust need-node setup ## the fault suite in full size; ONLY=name EVENTS=n KILLS=n SEED=n
 	$(call say,faults under load)
 	PELTON_FAULTS=full $(CARGO) test $(LOCKED) --test it -- 'chaos::$(ONLY)' --nocapture --test-threads 1
 
