@@ -34,6 +34,14 @@ def main():
     if os.geteuid() != 0:
         return "buildah makes root file systems: run this as root"
     HOME.mkdir(parents=True, exist_ok=True)
+    try:
+        return check()
+    finally:
+        # What stays mounted would keep `make clean` from removing it.
+        buildah("rm", "--all")
+
+
+def check():
     text = (ROOT / "deploy" / "Dockerfile").read_text()
     version = re.search(r"^ARG RUST=(\S+)", text, re.MULTILINE)[1]
     here = subprocess.run(["rustc", "--version"], check=True, capture_output=True, text=True).stdout.split()[1]
