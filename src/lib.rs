@@ -16,6 +16,7 @@ pub mod nats;
 pub mod observer;
 pub mod outputs;
 pub mod ownership;
+pub mod partition;
 pub mod redrive;
 pub mod runner;
 pub mod runtime;

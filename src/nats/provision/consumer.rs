@@ -179,7 +179,7 @@ impl Site<'_> {
         Ok(())
     }
 
-    fn consumer_config(&self, binding: &Binding) -> pull::Config {
+    pub(super) fn consumer_config(&self, binding: &Binding) -> pull::Config {
         let name = format!("{}-{}", self.manifest.name, binding.name);
         let (filter_subject, filter_subjects) = match binding.subjects.as_slice() {
             [one] => (one.clone(), Vec::new()),
@@ -263,7 +263,7 @@ fn filters(config: &consumer::Config) -> Vec<String> {
 
 /// Where a durable differs from what Pelton needs it to be. It is Pelton's own: what the manifest
 /// leaves open has its default.
-fn differences(
+pub(super) fn differences(
     binding: &Binding,
     wanted: &pull::Config,
     found: &consumer::Config,
