@@ -59,6 +59,8 @@ pub struct Binding<K, L> {
     pub health: Health,
     /// One at a time: events that vanished with a runner before.
     pub quarantine: Semaphore,
+    /// As many as may run at a time, shared by the partitions of the binding.
+    pub turns: Semaphore,
 }
 
 impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {

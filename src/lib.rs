@@ -11,6 +11,7 @@ pub mod key;
 pub mod keyvalue;
 pub mod letter;
 pub mod manifest;
+pub mod membership;
 pub mod metrics;
 pub mod nats;
 pub mod observer;

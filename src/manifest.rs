@@ -318,9 +318,9 @@ impl Binding {
     #[must_use]
     pub fn of_one_partition(&self) -> Self {
         let Some(count) = self.partitions() else { return self.clone() };
-        let running = self.concurrency.saturating_mul(
-            self.batch.as_ref().map_or(NonZeroUsize::MIN, |batch| batch.max),
-        );
+        let running = self
+            .concurrency
+            .saturating_mul(self.batch.as_ref().map_or(NonZeroUsize::MIN, |batch| batch.max));
         let share = NonZeroUsize::new(self.slots.get() / count).unwrap_or(NonZeroUsize::MIN);
         Self {
             slots: share.max(running).min(self.slots),

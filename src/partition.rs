@@ -133,7 +133,10 @@ mod tests {
         };
         assert_eq!(copy.headers.get("nats-msg-id"), None, "the server would act on it");
         let (read, from) = read(copy, origin("P"));
-        assert_eq!((&read.id, &read.subject, read.time), (&event().id, &event().subject, event().time));
+        assert_eq!(
+            (&read.id, &read.subject, read.time),
+            (&event().id, &event().subject, event().time)
+        );
         assert_eq!((read.headers, from), (event().headers, origin("S")));
     }
 

@@ -8,11 +8,14 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::{
     connect::Connection,
     message,
-    provision::{BINDING, OWNER, ProvisionError, Provisioned, find, find_stream, stream_of},
+    provision::{
+        BINDING, OWNER, ProvisionError, Provisioned, find, find_stream, part_infos, stream_of,
+    },
 };
 use crate::{
     manifest::{Binding, Manifest},
     metrics::{ConsumerGauges, Metrics},
+    partition,
 };
 
 /// A manifest as it stands in NATS.
@@ -97,17 +100,17 @@ pub(crate) async fn read_gauges(
 ) -> Result<(), ProvisionError> {
     for consumer in provisioned.consumers() {
         let Some(info) = consumer.info(connection).await? else { continue };
-        let oldest = oldest_unacked(connection, &info).await;
-        metrics.consumer(
-            &consumer.binding,
-            ConsumerGauges {
-                pending: info.num_pending,
-                ack_pending: info.num_ack_pending as u64,
-                max_ack_pending: info.config.max_ack_pending,
-                paused: info.paused,
-                oldest_unacked: oldest,
-            },
-        );
+        let mut seen = gauges(connection, &info).await;
+        for part in provisioned.parts(&consumer.binding) {
+            if let Some(info) = part.info(connection).await? {
+                let part = gauges(connection, &info).await;
+                seen.pending += part.pending;
+                seen.ack_pending += part.ack_pending;
+                seen.max_ack_pending += part.max_ack_pending;
+                seen.oldest_unacked = seen.oldest_unacked.max(part.oldest_unacked);
+            }
+        }
+        metrics.consumer(&consumer.binding, seen);
     }
     let spec = &manifest.dead_letter;
     let stream = connection
@@ -129,6 +132,16 @@ pub(crate) async fn read_gauges(
     Ok(())
 }
 
+async fn gauges(connection: &Connection, info: &consumer::Info) -> ConsumerGauges {
+    ConsumerGauges {
+        pending: info.num_pending,
+        ack_pending: info.num_ack_pending as u64,
+        max_ack_pending: info.config.max_ack_pending,
+        paused: info.paused,
+        oldest_unacked: oldest_unacked(connection, info).await,
+    }
+}
+
 async fn binding_report(
     connection: &Connection,
     manifest: &Manifest,
@@ -140,8 +153,13 @@ async fn binding_report(
         Some(stream) => find(connection, stream, &durable).await?,
         None => None,
     };
-    let (pending, ack_pending) =
-        info.as_ref().map_or((0, 0), |info| (info.num_pending, info.num_ack_pending as u64));
+    let parts = match binding.partitions() {
+        Some(_) => part_infos(connection, manifest, binding).await?,
+        None => Vec::new(),
+    };
+    let all = || info.iter().chain(&parts);
+    let pending = all().map(|info| info.num_pending).sum();
+    let ack_pending = all().map(|info| info.num_ack_pending as u64).sum();
     let (dead_letters, last_error) = dead_letters(connection, manifest, binding).await?;
     Ok(BindingReport {
         binding: binding.name.clone(),
@@ -151,7 +169,7 @@ async fn binding_report(
         state: match &info {
             None => "missing",
             Some(info) if info.paused => "paused",
-            Some(info) if info.num_waiting > 0 => "active",
+            Some(_) if all().any(|info| info.num_waiting > 0) => "active",
             Some(_) => "idle",
         },
         pending,
@@ -234,6 +252,8 @@ async fn oldest_unacked(connection: &Connection, info: &consumer::Info) -> Optio
         .send()
         .await
         .ok()?;
-    let age = OffsetDateTime::now_utc() - message.time;
+    let copied = partition::copied(&message::headers(&message.headers));
+    let stored = copied.map_or(message.time, |copied| copied.time);
+    let age = OffsetDateTime::now_utc() - stored;
     u64::try_from(age.whole_seconds()).ok()
 }

@@ -33,7 +33,7 @@ pub use bucket::owners_name;
 pub use carry::{Applied, Failed};
 use change::Refusal;
 pub(super) use consumer::{Consumer, Restored, find};
-pub(super) use partitions::{Part, part_comeback, part_infos, part_subject, parts_name};
+pub(super) use partitions::{part_comeback, part_infos, part_subject, parts_name};
 use plan::{Deed, Durable};
 pub use plan::{Field, Kind, Object, Plan, Planned, Step};
 pub(super) use rename::Ancestor;

@@ -13,7 +13,7 @@ use async_nats::jetstream::{
 use futures_util::TryStreamExt as _;
 
 use super::{
-    Consumer, Provisioned, ProvisionError,
+    Consumer, ProvisionError, Provisioned,
     bucket::named,
     consumer::{differences, find},
     plan::{Deed, Durable, Object, Step},
@@ -107,6 +107,9 @@ impl Provisioned {
 
 impl Site<'_> {
     pub(super) async fn partitions(&mut self, binding: &Binding) -> Result<(), ProvisionError> {
+        if binding.order.is_none() {
+            return Ok(());
+        }
         let name = parts_name(self.manifest, binding);
         let found = self.stream_info(&name).await?;
         let object = Object::stream(&name);
@@ -167,7 +170,10 @@ impl Site<'_> {
         self.plan.parts.push(Durable { binding: binding.name.clone(), stream, config });
         let comebacks = pull::Config {
             durable_name: Some(comeback_durable(name, binding, number)),
-            filter_subject: format!("redrive.{name}.{}", part_comeback(&binding.name, count, number)),
+            filter_subject: format!(
+                "redrive.{name}.{}",
+                part_comeback(&binding.name, count, number)
+            ),
             filter_subjects: Vec::new(),
             ..self.comeback_config(binding)
         };
@@ -259,7 +265,8 @@ impl Site<'_> {
         comebacks: &[consumer::Info],
     ) -> Result<Option<&'static str>, ProvisionError> {
         let mut all = infos(self.connection, stream).await?;
-        if all.iter().chain(comebacks).any(|info| info.num_pending > 0 || info.num_ack_pending > 0) {
+        if all.iter().chain(comebacks).any(|info| info.num_pending > 0 || info.num_ack_pending > 0)
+        {
             return Ok(Some("events wait"));
         }
         let durable = format!("{}-{}", self.manifest.name, binding.name);
