@@ -27,6 +27,7 @@ mod idle;
 mod manifest;
 mod metrics;
 mod ordered;
+mod partitions;
 mod peers;
 mod plan;
 mod provision;
