@@ -4,6 +4,7 @@
 mod buckets;
 mod comeback;
 mod connect;
+mod copies;
 mod gate;
 mod hop;
 mod inspect;
