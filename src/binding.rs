@@ -70,6 +70,8 @@ pub struct Binding<K, L> {
     pub quarantine: Semaphore,
     /// The replay that this is, if it is one.
     pub replay: Option<Replay>,
+    /// As many as may run at a time, shared by the partitions of the binding.
+    pub turns: Semaphore,
 }
 
 impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {

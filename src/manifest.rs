@@ -312,7 +312,33 @@ impl Binding {
     pub fn identity(&self) -> &str {
         self.renamed_from.as_deref().unwrap_or(&self.name)
     }
+
+    /// How many partitions its keys are spread over, if they are.
+    #[must_use]
+    pub fn partitions(&self) -> Option<NonZeroUsize> {
+        self.order.as_ref()?.partitions
+    }
+
+    /// The binding as one of its partitions has it: with its share of the slots, but room for as
+    /// many events as may run at a time.
+    #[must_use]
+    pub fn of_one_partition(&self) -> Self {
+        let Some(count) = self.partitions() else { return self.clone() };
+        let running = self
+            .concurrency
+            .saturating_mul(self.batch.as_ref().map_or(NonZeroUsize::MIN, |batch| batch.max));
+        let share = NonZeroUsize::new(self.slots.get() / count).unwrap_or(NonZeroUsize::MIN);
+        Self {
+            slots: share.max(running).min(self.slots),
+            slot_bytes: (self.slot_bytes / count).max(PARTITION_BYTES),
+            ..self.clone()
+        }
+    }
 }
+
+/// Payload bytes that a partition holds at least: several of the largest messages that servers take
+/// by default.
+const PARTITION_BYTES: usize = 4 * 1024 * 1024;
 
 /// Where outputs go.
 #[derive(Debug, Clone, PartialEq, Eq)]

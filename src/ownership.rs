@@ -30,6 +30,7 @@ const TRIES: u32 = 6;
 const PAUSE: Duration = Duration::from_millis(100);
 
 /// A partition that one runner at a time works on.
+#[derive(Clone)]
 pub struct Seat {
     bucket: Arc<dyn Bucket>,
     key: String,
@@ -44,6 +45,10 @@ pub struct Ownership {
     revision: u64,
     until: watch::Sender<Instant>,
 }
+
+/// Which revision of a seat's key was seen last, and since when.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Seen(Option<(u64, Instant)>);
 
 /// What the key says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -61,30 +66,45 @@ impl Seat {
 
     /// Waits until this runner may work on the partition.
     pub async fn take(self) -> Ownership {
-        let mut seen: Option<(u64, Instant)> = None;
+        let mut seen = Seen::default();
         loop {
-            let read = self.bucket.get(&self.key);
-            match self.patiently(read, Instant::now() + self.life).await {
-                Ok(entry) => {
-                    let read = Instant::now();
-                    let since = match seen {
-                        Some((revision, since)) if revision == entry.revision => since,
-                        _ => read,
-                    };
-                    seen = Some((entry.revision, since));
-                    // It is this runner's own when the answer to a claim was lost.
-                    let free = owner(&entry).is_none_or(|owner| owner == self.me);
-                    if (free || read - since >= self.life)
-                        && let Some((revision, until)) = self.claim(entry.revision).await
-                    {
-                        let until = watch::Sender::new(until);
-                        return Ownership { seat: self, revision, until };
-                    }
-                }
-                Err(err) => debug!(key = self.key, %err, "the owner cannot be read"),
+            if let Some(ownership) = self.try_to_take(&mut seen).await {
+                return ownership;
             }
-            sleep((self.life / LOOKS).min(LOOK_MAX)).await;
+            sleep(self.between_looks()).await;
         }
+    }
+
+    /// How long to wait from one look to the next.
+    #[must_use]
+    pub fn between_looks(&self) -> Duration {
+        (self.life / LOOKS).min(LOOK_MAX)
+    }
+
+    /// Looks once whether this runner may work on the partition; `seen` is what was seen by the
+    /// looks before.
+    pub async fn try_to_take(&self, seen: &mut Seen) -> Option<Ownership> {
+        let read = self.bucket.get(&self.key);
+        let entry = match self.patiently(read, Instant::now() + self.life).await {
+            Ok(entry) => entry,
+            Err(err) => {
+                debug!(key = self.key, %err, "the owner cannot be read");
+                return None;
+            }
+        };
+        let read = Instant::now();
+        let since = match seen.0 {
+            Some((revision, since)) if revision == entry.revision => since,
+            _ => read,
+        };
+        seen.0 = Some((entry.revision, since));
+        // It is this runner's own when the answer to a claim was lost.
+        let free = owner(&entry).is_none_or(|owner| owner == self.me);
+        if !free && read - since < self.life {
+            return None;
+        }
+        let (revision, until) = self.claim(entry.revision).await?;
+        Some(Ownership { seat: self.clone(), revision, until: watch::Sender::new(until) })
     }
 
     async fn claim(&self, revision: u64) -> Option<(u64, Instant)> {

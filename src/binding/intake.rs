@@ -6,6 +6,7 @@ use std::{
 };
 
 use futures_util::{FutureExt as _, future::join_all};
+use prometheus::IntGauge;
 use tokio::{
     task::{JoinError, JoinSet, unconstrained},
     time::Instant,
@@ -41,6 +42,48 @@ pub(super) struct Run {
     pub(super) closing: CancellationToken,
 }
 
+impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
+    /// Calls the function once it is the events' turn. Other partitions may have all turns; then a
+    /// drain gives back what has not begun.
+    async fn take_turn<C: Lease>(
+        self: Arc<Self>,
+        mut passages: Vec<Passage<C>>,
+        run: Arc<Run>,
+    ) -> Left<C> {
+        let binding = Arc::clone(&self);
+        let turn = tokio::select! {
+            biased;
+            turn = binding.turns.acquire() => turn,
+            () = run.closing.cancelled() => {
+                join_all(passages.into_iter().map(|passage| self.give_back(passage, &run))).await;
+                return Left::nothing();
+            }
+        };
+        let left = if self.spec.batch.is_some() {
+            self.handle_batch(passages, run).await
+        } else if let Some(passage) = passages.pop() {
+            self.handle(passage, run).await
+        } else {
+            Left::nothing()
+        };
+        drop(turn);
+        left
+    }
+}
+
+impl Shown {
+    fn show(&mut self, value: i64) {
+        self.gauge.add(value - self.value);
+        self.value = value;
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.show(0);
+    }
+}
+
 /// The events of one run of a binding, from their delivery on.
 pub(super) struct Intake<K, L, C> {
     binding: Arc<Binding<K, L>>,
@@ -53,12 +96,23 @@ pub(super) struct Intake<K, L, C> {
     /// The binding stops in place: nothing begins any more.
     stopped: bool,
     pace: Pace,
+    shown: Shown,
+}
+
+/// What a run adds to a gauge that several share.
+struct Shown {
+    gauge: IntGauge,
+    value: i64,
 }
 
 impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C> {
     pub(super) fn new(binding: Arc<Binding<K, L>>, shutdown: Shutdown, fence: Fence) -> Self {
         let spec = &binding.spec;
-        binding.metrics.slots.set(i64::try_from(spec.slots.get()).unwrap_or(i64::MAX));
+        // Those of partitions are added up by who holds them.
+        if spec.partitions().is_none() {
+            binding.metrics.slots.set(i64::try_from(spec.slots.get()).unwrap_or(i64::MAX));
+        }
+        let blocked = Shown { gauge: binding.metrics.lanes_blocked.clone(), value: 0 };
         let closing = shutdown.drain.child_token();
         let run = Run { shutdown, fence, held: Arc::default(), closing };
         Self {
@@ -69,6 +123,7 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
             calls: 0,
             stopped: false,
             pace: Pace::default(),
+            shown: blocked,
             binding,
         }
     }
@@ -147,10 +202,8 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
         self.ready.extend(first);
     }
 
-    fn show_lanes(&self) {
-        if self.is_ordered() {
-            self.binding.metrics.lanes_blocked.set(i64::try_from(self.blocked()).unwrap_or(0));
-        }
+    fn show_lanes(&mut self) {
+        self.shown.show(i64::try_from(self.blocked()).unwrap_or(0));
     }
 
     /// When the next call is to begin, if nothing else happens before.
@@ -183,19 +236,15 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
             && (due <= Instant::now() || self.run.closing.is_cancelled())
         {
             let mut passages = self.ready.take();
-            self.take_turn(&mut passages);
+            self.pace_calls(&mut passages);
             let (binding, run) = (Arc::clone(&self.binding), Arc::clone(&self.run));
             self.calls += 1;
-            if self.binding.spec.batch.is_some() {
-                self.tasks.spawn(binding.handle_batch(passages, run));
-            } else if let Some(passage) = passages.pop() {
-                self.tasks.spawn(binding.handle(passage, run));
-            }
+            self.tasks.spawn(binding.take_turn(passages, run));
         }
     }
 
-    /// One turn for one call.
-    fn take_turn(&self, passages: &mut [Passage<C>]) {
+    /// One turn of the rate for one call.
+    fn pace_calls(&self, passages: &mut [Passage<C>]) {
         if let (Some(rate), Some(first)) = (&self.binding.rate, passages.first_mut()) {
             rate.take();
             first.has_turn = true;

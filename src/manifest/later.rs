@@ -10,7 +10,7 @@ pub(super) struct Later {
     pub(super) what: &'static str,
 }
 
-pub(super) const LATER: [Later; 14] = [
+pub(super) const LATER: [Later; 13] = [
     later("", "events", "schemas of events"),
     later("", "renamed_from", "renaming a manifest"),
     later("", "slots", "a limit for all bindings together"),
@@ -20,7 +20,6 @@ pub(super) const LATER: [Later; 14] = [
     later("bindings[]", "request", "the trigger that answers requests"),
     later("bindings[]", "schedule", "the trigger that follows a clock"),
     later("bindings[]", "ingress", "the trigger that takes HTTP requests"),
-    later("bindings[]", "partitions", "the keys of one binding spread over several runners"),
     later("bindings[]", "events", "schemas of events"),
     later("bindings[]", "slots", "a limit in bytes other than 64MiB"),
     later("bindings[]", "allow", "grants"),

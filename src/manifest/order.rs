@@ -9,6 +9,9 @@ pub struct Order {
     pub key: KeyAt,
     /// How many events of one key may wait before their partition does.
     pub lane_limit: NonZeroUsize,
+    /// How many partitions the keys are spread over, each worked on by one runner at a time; `None`
+    /// when one runner works on all of them.
+    pub partitions: Option<NonZeroUsize>,
 }
 
 /// Where the key of an event is.

@@ -204,6 +204,9 @@ pub(super) struct Binding {
     /// How many events of one key may wait before those of other keys do; four times
     /// `concurrency` by default.
     pub(super) lane_limit: Option<Positive>,
+    /// Spreads the keys over so many partitions, 1 to 256, which the runners share out among
+    /// themselves; without it one runner at a time works on the whole binding.
+    pub(super) partitions: Option<Positive>,
     /// Calls the function with several events at once.
     pub(super) batch: Option<Keys<Batch>>,
     /// Gives the function state for each key, and applies each event to it once.

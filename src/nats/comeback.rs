@@ -3,14 +3,20 @@
 //! They are few and far between: nothing is asked for until there are any, so that a binding
 //! without costs nothing. From then on a few more events are held than there are slots.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, num::NonZeroUsize, sync::Arc, time::Duration};
 
+use async_nats::jetstream::stream::Stream;
 use futures_util::TryStreamExt as _;
 use prometheus::IntCounter;
 use tokio::{sync::watch, task::JoinSet};
 use tracing::{debug, warn};
 
-use super::{connect::Connection, lease::NatsLease, provision::Provisioned, pull::NatsSource};
+use super::{
+    connect::Connection,
+    lease::NatsLease,
+    provision::{Consumer, Provisioned, part_comeback},
+    pull::NatsSource,
+};
 use crate::{
     manifest::{Binding, Manifest},
     redrive,
@@ -72,8 +78,10 @@ pub struct WithComebacks<S> {
 /// The second source, once it is needed.
 struct Comebacks {
     connection: Connection,
-    provisioned: Arc<Provisioned>,
-    binding: Binding,
+    /// Where they are, and the stream they leave in the end; nowhere, if nothing was provisioned.
+    found: Option<(Consumer, Stream<()>)>,
+    /// Their subjects, without what all have in common.
+    names: Vec<String>,
     extensions: IntCounter,
     waiting: Waiting,
     source: Option<NatsSource>,
@@ -92,10 +100,40 @@ impl<S> WithComebacks<S> {
         extensions: IntCounter,
         waiting: Waiting,
     ) -> Self {
+        let found = provisioned.comebacks(binding);
+        let names = std::iter::once(&binding.name).chain(&binding.renamed_from).cloned().collect();
+        Self::of(main, connection, found, names, extensions, waiting)
+    }
+
+    /// As [`new`](Self::new), of one partition.
+    #[must_use]
+    pub fn of_partition(
+        main: S,
+        connection: &Connection,
+        provisioned: &Arc<Provisioned>,
+        (binding, number): (&Binding, usize),
+        extensions: IntCounter,
+        waiting: Waiting,
+    ) -> Self {
+        let found = provisioned.part(binding, number);
+        let found = found.map(|part| (part.comebacks, part.dead_letters));
+        let count = binding.partitions().unwrap_or(NonZeroUsize::MIN);
+        let names = vec![part_comeback(&binding.name, count, number)];
+        Self::of(main, connection, found, names, extensions, waiting)
+    }
+
+    fn of(
+        main: S,
+        connection: &Connection,
+        found: Option<(Consumer, Stream<()>)>,
+        names: Vec<String>,
+        extensions: IntCounter,
+        waiting: Waiting,
+    ) -> Self {
         let comebacks = Comebacks {
             connection: connection.clone(),
-            provisioned: Arc::clone(provisioned),
-            binding: binding.clone(),
+            found,
+            names,
             extensions,
             waiting,
             source: None,
@@ -123,10 +161,8 @@ impl Comebacks {
     }
 
     async fn wait(&mut self) {
-        let Binding { name, renamed_from, .. } = &self.binding;
-        let mine = |waiting: &BTreeSet<String>| {
-            std::iter::once(name).chain(renamed_from).any(|name| waiting.contains(name))
-        };
+        let mine =
+            |waiting: &BTreeSet<String>| self.names.iter().any(|name| waiting.contains(name));
         if self.waiting.wait_for(mine).await.is_err() {
             // Nobody looks any more.
             std::future::pending::<()>().await;
@@ -134,8 +170,8 @@ impl Comebacks {
     }
 
     async fn open(&mut self) -> Result<(), SourceError> {
-        let Some((consumer, stream)) = self.provisioned.comebacks(&self.binding) else {
-            warn!(binding = self.binding.name, "events that came back have no consumer");
+        let Some((consumer, stream)) = self.found.clone() else {
+            warn!(binding = self.names.concat(), "events that came back have no consumer");
             return std::future::pending().await;
         };
         consumer.sweep(&self.connection, &stream).await;

@@ -10,11 +10,14 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::{
     connect::Connection,
     message, pause,
-    provision::{BINDING, OWNER, ProvisionError, Provisioned, find, find_stream, stream_of},
+    provision::{
+        BINDING, OWNER, ProvisionError, Provisioned, find, find_stream, part_infos, stream_of,
+    },
 };
 use crate::{
     manifest::{Binding, Manifest},
     metrics::{ConsumerGauges, Metrics},
+    partition,
 };
 
 /// A manifest as it stands in NATS.
@@ -108,23 +111,21 @@ pub(crate) async fn read_gauges(
         {
             paused.insert(binding.name.clone(), why);
         }
-        let mut gauges = ConsumerGauges {
-            pending: info.num_pending,
-            ack_pending: info.num_ack_pending as u64,
-            max_ack_pending: info.config.max_ack_pending,
-            paused: info.paused,
-            oldest_unacked: oldest_unacked(connection, &info).await,
-        };
-        // What comes back from the dead letters is the binding's to do as well.
-        if let Some(comebacks) = provisioned.comeback_consumer(&consumer.binding)
-            && let Some(info) = comebacks.info(connection).await?
-        {
-            gauges.pending += info.num_pending;
-            gauges.ack_pending += info.num_ack_pending as u64;
-            gauges.oldest_unacked =
-                gauges.oldest_unacked.max(oldest_unacked(connection, &info).await);
+        let mut seen = gauges(connection, &info).await;
+        for part in provisioned.parts(&consumer.binding) {
+            if let Some(info) = part.info(connection).await? {
+                let part = gauges(connection, &info).await;
+                seen.max_ack_pending += part.max_ack_pending;
+                add(&mut seen, &part);
+            }
         }
-        metrics.consumer(&consumer.binding, gauges);
+        // What comes back from the dead letters is the binding's to do as well.
+        for comebacks in provisioned.comeback_consumers(&consumer.binding) {
+            if let Some(info) = comebacks.info(connection).await? {
+                add(&mut seen, &gauges(connection, &info).await);
+            }
+        }
+        metrics.consumer(&consumer.binding, seen);
     }
     let spec = &manifest.dead_letter;
     let stream = connection
@@ -146,6 +147,22 @@ pub(crate) async fn read_gauges(
     Ok(paused)
 }
 
+fn add(sum: &mut ConsumerGauges, more: &ConsumerGauges) {
+    sum.pending += more.pending;
+    sum.ack_pending += more.ack_pending;
+    sum.oldest_unacked = sum.oldest_unacked.max(more.oldest_unacked);
+}
+
+async fn gauges(connection: &Connection, info: &consumer::Info) -> ConsumerGauges {
+    ConsumerGauges {
+        pending: info.num_pending,
+        ack_pending: info.num_ack_pending as u64,
+        max_ack_pending: info.config.max_ack_pending,
+        paused: info.paused,
+        oldest_unacked: oldest_unacked(connection, info).await,
+    }
+}
+
 async fn binding_report(
     connection: &Connection,
     manifest: &Manifest,
@@ -159,10 +176,13 @@ async fn binding_report(
     };
     let comebacks =
         find(connection, &manifest.dead_letter.stream, &format!("{durable}-redrive")).await?;
-    let (pending, ack_pending) =
-        [&info, &comebacks].into_iter().flatten().fold((0, 0), |(pending, ack_pending), info| {
-            (pending + info.num_pending, ack_pending + info.num_ack_pending as u64)
-        });
+    let parts = match binding.partitions() {
+        Some(_) => part_infos(connection, manifest, binding).await?,
+        None => Vec::new(),
+    };
+    let all = || info.iter().chain(&comebacks).chain(&parts);
+    let pending = all().map(|info| info.num_pending).sum();
+    let ack_pending = all().map(|info| info.num_ack_pending as u64).sum();
     let (dead_letters, last_error) = dead_letters(connection, manifest, binding).await?;
     let paused = match &info {
         Some(info) => pause::reason(connection, manifest, binding, info).await,
@@ -176,7 +196,7 @@ async fn binding_report(
         state: match &info {
             None => "missing",
             Some(info) if info.paused => "paused",
-            Some(info) if info.num_waiting > 0 => "active",
+            Some(_) if all().any(|info| info.num_waiting > 0) => "active",
             Some(_) => "idle",
         },
         pending,
@@ -263,6 +283,8 @@ async fn oldest_unacked(connection: &Connection, info: &consumer::Info) -> Optio
         .send()
         .await
         .ok()?;
-    let age = OffsetDateTime::now_utc() - message.time;
+    let copied = partition::copied(&message::headers(&message.headers));
+    let stored = copied.map_or(message.time, |copied| copied.time);
+    let age = OffsetDateTime::now_utc() - stored;
     u64::try_from(age.whole_seconds()).ok()
 }

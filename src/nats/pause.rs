@@ -1,6 +1,6 @@
 //! Keeps the events of a binding from being delivered for a while.
 
-use std::{sync::Arc, time::Duration};
+use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use async_nats::jetstream::consumer;
 use futures_util::future::BoxFuture;
@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 use super::{
     connect::Connection,
-    provision::{ProvisionError, ledger_name, stream_of},
+    provision::{ProvisionError, ledger_name, parts_name, stream_of},
 };
 use crate::{
     manifest::{Binding, Manifest},
@@ -52,9 +52,15 @@ impl Connection {
                 binding.name
             )]));
         };
-        let comebacks = (manifest.dead_letter.stream.clone(), format!("{durable}-redrive"));
-        // That which may be missing first, so that nothing is paused by half.
-        for (stream, durable) in [comebacks, (stream, durable)] {
+        let letters = &manifest.dead_letter.stream;
+        let mut all = vec![(letters.clone(), format!("{durable}-redrive"))];
+        for number in 0..binding.partitions().map_or(0, NonZeroUsize::get) {
+            all.push((letters.clone(), format!("{durable}-redrive-p{number}")));
+            all.push((parts_name(manifest, binding), format!("{durable}-p{number}")));
+        }
+        // What may be missing first, so that nothing is paused by half.
+        all.push((stream, durable));
+        for (stream, durable) in all {
             self.pause_one(&stream, &durable, until).await?;
         }
         Ok(())

@@ -7,6 +7,7 @@ mod change;
 mod comebacks;
 mod compare;
 mod consumer;
+mod partitions;
 mod plan;
 mod rename;
 mod replay;
@@ -34,6 +35,7 @@ pub use bucket::owners_name;
 pub use carry::{Applied, Failed};
 use change::Refusal;
 pub(super) use consumer::{Consumer, Restored, find};
+pub(super) use partitions::{part_comeback, part_infos, part_subject, parts_name};
 use plan::{Deed, Durable};
 pub use plan::{Field, Kind, Object, Plan, Planned, Step};
 pub(super) use rename::Ancestor;
@@ -78,6 +80,9 @@ pub struct Provisioned {
     consumers: Vec<Consumer>,
     /// Those of events that come back from the dead letters.
     comebacks: Vec<Consumer>,
+    /// Those of partitions, on the streams of copies, and of what comes back to them.
+    parts: Vec<Consumer>,
+    part_comebacks: Vec<Consumer>,
     dead_letters: Stream<()>,
     /// What was created, for people.
     pub created: Vec<String>,
@@ -110,7 +115,7 @@ impl Provisioned {
             Provisioning::Adopt => Adoption::Take,
             _ => Adoption::Refuse,
         };
-        let Plan { steps, mut problems, durables, comebacks, .. } =
+        let Plan { steps, mut problems, durables, comebacks, parts, part_comebacks, .. } =
             Site::new(connection, manifest, adoption, false).survey().await?;
         let mut created = Vec::new();
         let mut drift = Vec::new();
@@ -125,6 +130,9 @@ impl Provisioned {
                 }
                 Deed::ReplaceConsumer { old, .. } => problems.push(format!(
                     "{object} takes the place of {old}, which has to go first: `pelton apply` does that"
+                )),
+                Deed::DeleteCopies => problems.push(format!(
+                    "{object} has to go first: `pelton apply` does that"
                 )),
                 deed if makes_or_adopts(&step) => {
                     // With a problem nothing is made that may not be wanted in the end.
@@ -148,10 +156,21 @@ impl Provisioned {
         let mut created_at = BTreeMap::new();
         let consumers = Durable::open_all(durables, connection, &mut created_at).await?;
         let comebacks = Durable::open_all(comebacks, connection, &mut created_at).await?;
+        let parts = Durable::open_all(parts, connection, &mut created_at).await?;
+        let part_comebacks = Durable::open_all(part_comebacks, connection, &mut created_at).await?;
         let dead_letters = connection.context.get_stream_no_info(&manifest.dead_letter.stream);
         let dead_letters =
             dead_letters.await.map_err(|err| ProvisionError::Unavailable(err.to_string()))?;
-        Ok(Self { ledger, consumers, comebacks, dead_letters, created, drift })
+        Ok(Self {
+            ledger,
+            consumers,
+            comebacks,
+            parts,
+            part_comebacks,
+            dead_letters,
+            created,
+            drift,
+        })
     }
 
     /// The record of a binding's events.
@@ -174,6 +193,7 @@ impl Provisioned {
     /// When `JetStream` does not answer.
     pub async fn lag(&self, connection: &Connection) -> Result<u64, ProvisionError> {
         let mut lag = 0;
+        // An event that is copied meanwhile is seen in both places rather than in none.
         for consumer in self.durables() {
             if let Some(info) = consumer.info(connection).await? {
                 lag += info.num_pending + info.num_ack_pending as u64;
@@ -191,13 +211,23 @@ impl Provisioned {
         self.comebacks.iter().find(|known| known.binding == binding)
     }
 
+    /// All consumers of what comes back to a binding, those of its partitions among them.
+    pub(super) fn comeback_consumers<'a>(
+        &'a self,
+        binding: &'a str,
+    ) -> impl Iterator<Item = &'a Consumer> {
+        let all = self.comebacks.iter().chain(&self.part_comebacks);
+        all.filter(move |known| known.binding == binding)
+    }
+
     pub(super) fn consumers(&self) -> &[Consumer] {
         &self.consumers
     }
 
     /// All that hand out events of a binding: its own, and those of what came back.
     pub(super) fn durables(&self) -> impl Iterator<Item = &Consumer> {
-        self.consumers.iter().chain(&self.comebacks)
+        let copied = self.parts.iter().chain(&self.part_comebacks);
+        self.consumers.iter().chain(&self.comebacks).chain(copied)
     }
 }
 

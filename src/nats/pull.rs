@@ -97,6 +97,21 @@ impl NatsSource {
         Self::of(connection, consumer, slots, extensions, None).await
     }
 
+    /// As [`open`](Self::open), of one partition's copies.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub async fn open_partition(
+        connection: &Connection,
+        provisioned: &Provisioned,
+        (binding, number): (&Binding, usize),
+        extensions: IntCounter,
+    ) -> Result<(Self, impl Future<Output = ()> + Send + use<>), SourceError> {
+        let missing = || SourceError::NotProvisioned(binding.name.clone());
+        let consumer = provisioned.part(binding, number).ok_or_else(missing)?.copies;
+        Self::of(connection, consumer, binding.slots.get(), extensions, None).await
+    }
+
     /// As [`open`](Self::open), of any consumer; from `empties` events go once they are dealt with.
     pub(super) async fn of(
         connection: &Connection,

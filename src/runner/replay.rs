@@ -152,6 +152,7 @@ impl Replayer {
             all_metrics: Arc::clone(metrics),
             observer: Some(Arc::clone(&self.observer)),
             quarantine: Semaphore::new(1),
+            turns: Semaphore::new(spec.concurrency.get()),
             rate: spec.rate.map(Rate::new),
             brake: Arc::new(NatsBrake::new(connection, manifest, &spec)),
             replay: Some(replay.clone()),

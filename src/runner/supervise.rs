@@ -1,6 +1,8 @@
 //! One binding with everything around it: its source opened, its leases extended, and opened again
 //! when the source gave up.
 
+mod partitions;
+
 use std::{
     collections::BTreeMap,
     sync::Arc,
@@ -18,12 +20,12 @@ use crate::{
     binding::{Binding, Health, Rate, Store},
     handler::Handler,
     keyvalue::Buckets,
-    manifest,
+    manifest::{self, Manifest},
     nats::{
         Connection, NatsBrake, NatsBuckets, NatsLease, NatsLedger, NatsSink, NatsSource,
         OrderedSource, Provisioned, Waiting, WithComebacks, owners_name,
     },
-    ownership::Seat,
+    ownership::{Ownership, Seat},
     runtime::{self, BuildError, Surroundings},
     settle::backoff,
     shutdown::Shutdown,
@@ -74,7 +76,11 @@ pub enum Start {
 }
 
 pub(super) struct Supervised {
+    /// With partitions, as each of them has it.
     binding: Arc<Binding<NatsSink, NatsLedger>>,
+    /// As it is written.
+    whole: manifest::Binding,
+    manifest: Arc<Manifest>,
     connection: Connection,
     provisioned: Arc<Provisioned>,
     /// The bucket that says who works on what.
@@ -108,7 +114,7 @@ impl Supervised {
         let store = |state: &manifest::State| Store::new(Arc::clone(&buckets), &state.bucket);
         let binding = Binding {
             name: manifest.name.clone(),
-            spec: spec.clone(),
+            spec: spec.of_one_partition(),
             consumer: format!("{}-{}", manifest.name, spec.name),
             dead_letter_subject: manifest.dead_letter.subject.clone(),
             handler,
@@ -123,9 +129,12 @@ impl Supervised {
             observer: runner.observer.clone(),
             quarantine: Semaphore::new(1),
             replay: None,
+            turns: Semaphore::new(spec.concurrency.get()),
         };
         Ok(Self {
             binding: Arc::new(binding),
+            whole: spec.clone(),
+            manifest: Arc::clone(&runner.manifest),
             connection: connection.clone(),
             provisioned: Arc::clone(provisioned),
             owners: owners_name(manifest),
@@ -171,19 +180,34 @@ impl Supervised {
 
     /// Runs the binding until the shutdown has drained it.
     pub(super) async fn run(self, shutdown: Shutdown) {
-        while !shutdown.drain.is_cancelled() && !shutdown.abort.is_cancelled() {
-            let Err(why) = self.run_once(&shutdown).await else { continue };
-            error!(binding = self.binding.spec.name, why, "no events can be had");
-            self.blocked.send_replace(Some(why));
-            tokio::select! {
-                () = tokio::time::sleep(REOPEN_AFTER) => {}
-                () = shutdown.drain.cancelled() => {}
+        match self.whole.partitions() {
+            None => self.repeat(&shutdown).await,
+            Some(count) => {
+                let this = Arc::new(self);
+                let sharing = Arc::clone(&this).share_out(count, &shutdown);
+                tokio::join!(this.repeat(&shutdown), sharing);
             }
         }
     }
 
+    async fn repeat(&self, shutdown: &Shutdown) {
+        while !shutdown.drain.is_cancelled() && !shutdown.abort.is_cancelled() {
+            let Err(why) = self.run_once(shutdown).await else { continue };
+            self.complain(why, shutdown).await;
+        }
+    }
+
+    async fn complain(&self, why: String, shutdown: &Shutdown) {
+        error!(binding = self.whole.name, why, "no events can be had");
+        self.blocked.send_replace(Some(why));
+        tokio::select! {
+            () = tokio::time::sleep(REOPEN_AFTER) => {}
+            () = shutdown.drain.cancelled() => {}
+        }
+    }
+
     async fn run_once(&self, shutdown: &Shutdown) -> Result<(), String> {
-        if self.binding.spec.order.is_some() {
+        if self.whole.order.is_some() {
             return self.run_in_order(shutdown).await;
         }
         let (source, extender) = self.open().await?;
@@ -198,29 +222,36 @@ impl Supervised {
             () = shutdown.drain.cancelled() => return Ok(()),
         };
         self.unblock();
-        let mut ownership = tokio::select! {
+        let ownership = tokio::select! {
             ownership = taken => ownership,
             () = shutdown.drain.cancelled() => return Ok(()),
         };
-        let name = &self.binding.spec.name;
-        info!(binding = name, "this runner works on the binding from here on");
-        self.binding.metrics.partitions_owned.inc();
+        let name = &self.whole.name;
+        let copies = self.whole.partitions().is_some();
+        if copies {
+            info!(binding = name, "this runner copies events into partitions from here on");
+        } else {
+            info!(binding = name, "this runner works on the binding from here on");
+            self.binding.metrics.partitions_owned.inc();
+        }
         let fence = ownership.fence();
         let working = async {
             let (source, extender) = self.open().await?;
-            let source = OrderedSource::new(source, self.binding.spec.slot_bytes);
-            self.work(self.with_comebacks(source), extender, shutdown, fence).await
+            let source = OrderedSource::new(source, self.whole.slot_bytes);
+            let source = self.with_comebacks(source);
+            if copies {
+                self.copy(source, extender, shutdown, fence).await
+            } else {
+                self.work(source, extender, shutdown, fence).await
+            }
         };
-        tokio::pin!(working);
-        let ended = tokio::select! {
-            ended = &mut working => ended,
-            () = ownership.keep() => working.await,
-        };
+        let ended = hold(ownership, working).await;
         if !shutdown.drain.is_cancelled() {
             warn!(binding = name, "this runner no longer works on the binding");
         }
-        self.binding.metrics.partitions_owned.dec();
-        ownership.give_up().await;
+        if !copies {
+            self.binding.metrics.partitions_owned.dec();
+        }
         ended
     }
 
@@ -230,22 +261,24 @@ impl Supervised {
 
     async fn seat(&self) -> Result<Seat, String> {
         let bucket = self.buckets.open(&self.owners).await.map_err(|err| err.to_string())?;
-        let me = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
-        let spec = &self.binding.spec;
-        let life = (spec.ack_wait / 2).max(OWNERSHIP_MIN);
-        Ok(Seat::new(bucket, spec.name.clone(), me, life))
+        Ok(Seat::new(bucket, self.whole.name.clone(), a_name(), self.life()))
+    }
+
+    /// How long an ownership lasts that is not renewed.
+    fn life(&self) -> Duration {
+        (self.whole.ack_wait / 2).max(OWNERSHIP_MIN)
     }
 
     async fn open(&self) -> Result<(NatsSource, impl Future<Output = ()> + Send + use<>), String> {
         let extensions = self.binding.metrics.lease_extensions.clone();
-        let spec = &self.binding.spec;
+        let spec = &self.whole;
         let opened = NatsSource::open(&self.connection, &self.provisioned, spec, extensions).await;
         opened.map_err(|err| err.to_string())
     }
 
     fn with_comebacks<S>(&self, main: S) -> WithComebacks<S> {
         let extensions = self.binding.metrics.lease_extensions.clone();
-        let spec = &self.binding.spec;
+        let spec = &self.whole;
         let waiting = self.waiting.clone();
         WithComebacks::new(main, &self.connection, &self.provisioned, spec, extensions, waiting)
     }
@@ -268,10 +301,33 @@ impl Supervised {
                 running.await
             }
         };
-        match ended {
-            // Nothing is wrong; this runner stands by again.
-            Err(SourceError::TakenOver) => Ok(()),
-            ended => ended.map_err(|err| err.to_string()),
-        }
+        what_ended(ended)
     }
+}
+
+/// Works for as long as the ownership lasts, then gives it up.
+async fn hold(
+    mut ownership: Ownership,
+    working: impl Future<Output = Result<(), String>>,
+) -> Result<(), String> {
+    tokio::pin!(working);
+    let ended = tokio::select! {
+        ended = &mut working => ended,
+        () = ownership.keep() => working.await,
+    };
+    ownership.give_up().await;
+    ended
+}
+
+fn what_ended(ended: Result<(), SourceError>) -> Result<(), String> {
+    match ended {
+        // Nothing is wrong; this runner stands by again.
+        Err(SourceError::TakenOver) => Ok(()),
+        ended => ended.map_err(|err| err.to_string()),
+    }
+}
+
+/// A name that no other runner has.
+fn a_name() -> String {
+    format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..))
 }

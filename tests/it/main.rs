@@ -28,6 +28,7 @@ mod idle;
 mod manifest;
 mod metrics;
 mod ordered;
+mod partitions;
 mod peers;
 mod permissions;
 mod plan;

@@ -18,25 +18,25 @@ def handle(event, context):
     return {"key": key, "n": number}
 "#;
 
-fn site(bindings: &str, function: &str) -> Site {
+pub(crate) fn site(bindings: &str, function: &str) -> Site {
     let site =
         Site::with(&format!("functions: {{ f: {{ run: f.py }} }}\nbindings:\n  - {bindings}\n"));
     site.file("f.py", function);
     site
 }
 
-fn event(key: usize, n: usize) -> (String, String) {
+pub(crate) fn event(key: usize, n: usize) -> (String, String) {
     (format!("in.k{key}"), format!(r#"{{"key": "k{key}", "n": {n}}}"#))
 }
 
 /// Stores events `from..to` of every one of `keys` keys, in turn.
-async fn send(streams: &Streams, keys: usize, from: usize, to: usize) {
+pub(crate) async fn send(streams: &Streams, keys: usize, from: usize, to: usize) {
     let count = (to - from) * keys;
     streams.send_many(count, |i| event(i % keys, from + i / keys)).await;
 }
 
 /// The numbers of each key's messages, in the order of their stream.
-async fn by_key(streams: &Streams, stream: &str) -> BTreeMap<String, Vec<u64>> {
+pub(crate) async fn by_key(streams: &Streams, stream: &str) -> BTreeMap<String, Vec<u64>> {
     let mut seen: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for text in streams.texts(stream).await {
         let event: serde_json::Value = serde_json::from_str(&text).expect("JSON");
@@ -47,7 +47,7 @@ async fn by_key(streams: &Streams, stream: &str) -> BTreeMap<String, Vec<u64>> {
 }
 
 /// Every key's outputs came once each and in the order of its events.
-async fn assert_in_order(streams: &Streams) {
+pub(crate) async fn assert_in_order(streams: &Streams) {
     assert_eq!(by_key(streams, "OUT").await, by_key(streams, "IN").await);
     assert_eq!(streams.count("T_DLQ").await, 0);
 }

@@ -132,6 +132,13 @@ fn binding(
     let concurrency =
         count(raw.concurrency, defaults::CONCURRENCY, EVENTS_MAX, &path.key("concurrency"), report);
     let Keyed { order, state } = order::keyed(&mut raw, &subjects, concurrency, path, report);
+    if renamed_from.is_some() && order.as_ref().is_some_and(|order| order.partitions.is_some()) {
+        report.error_hint(
+            &old,
+            "a binding with `partitions` cannot take the place of another yet",
+            "let the other one finish under its old name, or take `partitions` out",
+        );
+    }
     let at = path.key("batch");
     let batch = raw.batch.take().map(|Keys(raw)| order::batch(raw, &at, report));
     if batch.is_some() && state.is_some() {

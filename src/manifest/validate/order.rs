@@ -58,8 +58,30 @@ pub(super) fn keyed(
     if limit.is_some() && key.is_none() {
         report.error_hint(&at, "`lane_limit` is for bindings with `order_by`", "take it out");
     }
+    let partitions = partitions(raw.partitions, key.is_some(), &path.key("partitions"), report);
     let lane_limit = count(limit, defaults::LANES * concurrency, EVENTS_MAX, &at, report);
-    Keyed { order: key.map(|key| Order { key, lane_limit: non_zero(lane_limit) }), state }
+    let order = |key| Order { key, lane_limit: non_zero(lane_limit), partitions };
+    Keyed { order: key.map(order), state }
+}
+
+/// Each takes two durables.
+const PARTITIONS_MAX: u64 = 256;
+
+fn partitions(
+    raw: Option<Positive>,
+    keyed: bool,
+    path: &Path,
+    report: &mut Report,
+) -> Option<NonZeroUsize> {
+    raw?;
+    if !keyed {
+        report.error_hint(
+            path,
+            "`partitions` are of keys, and the binding has none",
+            "add `order_by`, or take it out: events without order are shared out by themselves",
+        );
+    }
+    Some(non_zero(count(raw, 1, PARTITIONS_MAX, path, report)))
 }
 
 fn key_at(raw: raw::Key, subjects: &[String], path: &Path, report: &mut Report) -> Option<KeyAt> {

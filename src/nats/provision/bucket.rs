@@ -24,7 +24,7 @@ pub fn owners_name(manifest: &Manifest) -> String {
     named(manifest, "OWNERS")
 }
 
-fn named(manifest: &Manifest, what: &str) -> String {
+pub(super) fn named(manifest: &Manifest, what: &str) -> String {
     format!("{}_{what}", manifest.name.to_uppercase().replace('-', "_"))
 }
 

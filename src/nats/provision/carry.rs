@@ -12,6 +12,7 @@ use super::{
     ProvisionError,
     change::Refusal,
     consumer::find,
+    partitions::are_asked_for,
     plan::{Deed, Object, Plan, Planned, Step},
     rename::is_at_work,
 };
@@ -89,6 +90,7 @@ impl Deed {
                 create_consumer(connection, stream, *config).await
             }
             Self::Update(change) => change.carry_out(connection, object).await,
+            Self::DeleteCopies => delete_copies(connection, &object.name).await,
             Self::DeleteConsumer => delete_consumer(connection, stream, &object.name).await,
         }
     }
@@ -150,6 +152,16 @@ async fn delete_consumer(connection: &Connection, stream: &str, name: &str) -> R
             ConsumerErrorKind::JetStream(error) => Err(Refusal::Refused(error.to_string())),
             _ => Err(unavailable(&err)),
         },
+    }
+}
+
+async fn delete_copies(connection: &Connection, stream: &str) -> Result<(), Refusal> {
+    if are_asked_for(connection, stream).await? {
+        return Err(Refusal::Refused("a runner works on it again".to_owned()));
+    }
+    match connection.context.delete_stream(stream).await {
+        Ok(_) => Ok(()),
+        Err(err) => Err(Refusal::Refused(err.to_string())),
     }
 }
 

@@ -74,7 +74,7 @@ impl Site<'_> {
     }
 
     /// What was sent to a binding's former name comes to it as well.
-    fn comeback_config(&self, binding: &Binding) -> pull::Config {
+    pub(super) fn comeback_config(&self, binding: &Binding) -> pull::Config {
         let name = &self.manifest.name;
         let subject = |binding: &String| format!("redrive.{name}.{binding}");
         let (filter_subject, filter_subjects) = match &binding.renamed_from {

@@ -263,7 +263,7 @@ fn filters(config: &consumer::Config) -> Vec<String> {
 
 /// Where a durable differs from what Pelton needs it to be. It is Pelton's own: what the manifest
 /// leaves open has its default.
-fn differences(
+pub(super) fn differences(
     binding: &Binding,
     wanted: &pull::Config,
     found: &consumer::Config,

@@ -24,6 +24,11 @@ pub struct Plan {
     /// Those of events that come back from the dead letters, in the same order.
     #[serde(skip)]
     pub(super) comebacks: Vec<Durable>,
+    /// Those of partitions, one after the other for each binding.
+    #[serde(skip)]
+    pub(super) parts: Vec<Durable>,
+    #[serde(skip)]
+    pub(super) part_comebacks: Vec<Durable>,
 }
 
 /// A step, and what it takes.
@@ -137,6 +142,8 @@ pub(super) enum Deed {
     },
     Update(Change),
     DeleteConsumer,
+    /// Deletes the copies in which nothing waits, and their durables.
+    DeleteCopies,
 }
 
 /// The durable of a binding as it will be.

@@ -52,6 +52,9 @@ impl<'a> Site<'a> {
         for binding in &manifest.bindings {
             self.comebacks(binding).await?;
         }
+        for binding in &manifest.bindings {
+            self.partitions(binding).await?;
+        }
         Ok(self.plan)
     }
 
