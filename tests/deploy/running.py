@@ -181,6 +181,9 @@ def start_prometheus(test):
 
     def scraped():
         process.must_run()
+        # It listens before it can be asked.
+        if get(test.prometheus, "/-/ready")[0] != 200:
+            return None
         return query(test, 'up{job="pelton"} == 1') or None
 
     eventually("Prometheus has scraped the runner", scraped)

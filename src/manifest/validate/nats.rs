@@ -92,11 +92,9 @@ fn only_one(forms: Vec<(Path, Auth)>, report: &mut Report) -> Auth {
 
 fn certificates(raw: raw::Tls, dir: &FilePath, path: &Path, report: &mut Report) -> Option<Tls> {
     // `tls: {}` asks for TLS as the system has it; texts that are all empty ask for nothing.
-    let empty = [&raw.ca_file, &raw.cert_file, &raw.key_file].map(|text| match text {
-        Some(Text(text)) => Some(text.is_empty()),
-        None => None,
-    });
-    if empty.contains(&Some(true)) && !empty.contains(&Some(false)) {
+    let texts = [&raw.ca_file, &raw.cert_file, &raw.key_file];
+    let written = texts.iter().any(|text| text.is_some());
+    if written && texts.into_iter().flatten().all(|Text(text)| text.is_empty()) {
         return None;
     }
     let file = |text: Option<Text>| given(text).map(|file| resolve(dir, &file));
