@@ -10,7 +10,7 @@ pub(crate) fn cpu(pid: u32) -> Duration {
         let nanos = text.split_whitespace().next().and_then(|first| first.parse().ok());
         Duration::from_nanos(nanos.unwrap_or(0))
     });
-    own.sum::<Duration>() + children(pid).into_iter().map(cpu).sum()
+    own.sum::<Duration>() + children(pid).into_iter().map(cpu).sum::<Duration>()
 }
 
 /// A line of `/proc/PID/status` that is in kilobytes: `VmRSS`, `VmHWM`.
