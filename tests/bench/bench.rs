@@ -63,7 +63,8 @@ impl Bench {
         }
         let mut names = Vec::new();
         let mut all = self.streams.js.stream_names();
-        while let Some(name) = futures_util::TryStreamExt::try_next(&mut all).await.expect("names") {
+        while let Some(name) = futures_util::TryStreamExt::try_next(&mut all).await.expect("names")
+        {
             names.push(name);
         }
         let owned = owned.to_uppercase();

@@ -10,9 +10,16 @@ const CURVE: f64 = 180.0;
 const COLOURS: [&str; 5] = ["#4878a8", "#c8683c", "#5a9a5a", "#8a6ab0", "#8c8c8c"];
 
 pub(crate) enum Panel {
-    Bars { title: String, bars: Vec<Bar> },
+    Bars {
+        title: String,
+        bars: Vec<Bar>,
+    },
     /// One curve or more over the same places, which are evenly spaced.
-    Curves { title: String, places: Vec<String>, curves: Vec<(String, Vec<f64>)> },
+    Curves {
+        title: String,
+        places: Vec<String>,
+        curves: Vec<(String, Vec<f64>)>,
+    },
 }
 
 pub(crate) struct Bar {
@@ -80,9 +87,11 @@ fn draw_curves(
     for (n, (name, values)) in curves.iter().enumerate() {
         let colour = COLOURS[n % COLOURS.len()];
         let y = |value: f64| bottom - value / most * (CURVE - 2.0 * LINE);
-        let points = values.iter().enumerate().map(|(n, value)| format!("{:.1},{:.1}", x(n), y(*value)));
+        let points =
+            values.iter().enumerate().map(|(n, value)| format!("{:.1},{:.1}", x(n), y(*value)));
         let points = points.collect::<Vec<_>>().join(" ");
-        writeln!(svg, "<polyline points=\"{points}\" fill=\"none\" stroke=\"{colour}\"/>").expect("text");
+        writeln!(svg, "<polyline points=\"{points}\" fill=\"none\" stroke=\"{colour}\"/>")
+            .expect("text");
         for (n, value) in values.iter().enumerate() {
             text(svg, x(n), y(*value) - 5.0, "middle", &short(*value), false);
         }

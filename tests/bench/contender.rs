@@ -62,6 +62,11 @@ impl Kind {
         }
     }
 
+    /// Whether this build has what it takes.
+    pub(crate) const fn is_there(self) -> bool {
+        cfg!(feature = "wasm") || !matches!(self, Self::Wasm)
+    }
+
     const fn is_pelton(self) -> bool {
         matches!(self, Self::Native | Self::Python | Self::Node | Self::Wasm)
     }
@@ -102,7 +107,10 @@ impl Bench {
         let commands = (0..contender.processes).map(|_| {
             let mut command = self.command(contender.kind, workload, &durables, &run);
             let output = fs::File::options().create(true).append(true).open(&log).expect("a log");
-            command.stdin(Stdio::null()).stdout(output.try_clone().expect("a handle")).stderr(output);
+            command
+                .stdin(Stdio::null())
+                .stdout(output.try_clone().expect("a handle"))
+                .stderr(output);
             command
         });
         let mut running = Running {
@@ -176,7 +184,8 @@ impl Bench {
         let mut text = format!(
             "version: 1\nname: {run}\nnats: {{ servers: [\"{}\"] }}\nadmin: {{ listen: 127.0.0.1:{} }}\n\
              functions: {{ f: {{ {function} }} }}\nbindings:\n",
-            self.server.url(), workload.admin
+            self.server.url(),
+            workload.admin
         );
         for n in 0..workload.bindings {
             let subject = workload.subject.replace('*', &n.to_string());
@@ -212,7 +221,8 @@ impl Running {
     }
 
     pub(crate) fn assert_alive(&mut self) {
-        let ended = self.children.iter_mut().find_map(|child| child.try_wait().expect("it can be asked"));
+        let ended =
+            self.children.iter_mut().find_map(|child| child.try_wait().expect("it can be asked"));
         if let Some(status) = ended {
             panic!("{} ended with {status}: {}", self.name, self.log());
         }

@@ -3,7 +3,6 @@
 //!
 //! `make bench ONLY=footprint` runs it. Memory is `VmRSS` of the runner, its workers apart.
 
-
 use std::{
     fmt::Write,
     fs,

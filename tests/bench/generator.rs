@@ -27,7 +27,8 @@ impl Load {
 
     /// The protocol of NATS by hand: a client of it has buffers and tasks, which wait.
     fn publish(&self) -> usize {
-        let mut socket = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).expect("a connection");
+        let mut socket =
+            TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).expect("a connection");
         socket.set_nodelay(true).expect("nothing is held back");
         socket.write_all(b"CONNECT {\"verbose\":false}\r\n").expect("it says hello");
         let interval = Duration::from_secs(1) / self.rate;

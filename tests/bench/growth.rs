@@ -122,7 +122,8 @@ async fn backlog(scale: Scale) -> Table {
     let bench = Bench::new().await;
     bench.create("DEEP", "deep").await;
     let (mut stored, mut rows) = (0, Vec::new());
-    for total in [10_000, 100_000, 1_000_000, 10_000_000].into_iter().filter(|total| *total <= most) {
+    for total in [10_000, 100_000, 1_000_000, 10_000_000].into_iter().filter(|total| *total <= most)
+    {
         bench.streams.send_many(total - stored, |n| ("deep".to_owned(), event(n, 100))).await;
         stored = total;
         let workload = workload("DEEP", "deep");
@@ -150,7 +151,13 @@ async fn sizes(scale: Scale) -> Table {
 }
 
 /// Medians of several runs over a whole backlog.
-async fn rounds(bench: &Bench, workload: &Workload, total: usize, kind: Kind, scale: Scale) -> Figures {
+async fn rounds(
+    bench: &Bench,
+    workload: &Workload,
+    total: usize,
+    kind: Kind,
+    scale: Scale,
+) -> Figures {
     let mut runs = Vec::new();
     for _ in 0..scale.of(2, 5) {
         let mut running = bench.start(Contender::one(kind), workload, DeliverPolicy::All).await;
@@ -158,7 +165,11 @@ async fn rounds(bench: &Bench, workload: &Workload, total: usize, kind: Kind, sc
         bench.end(running).await;
     }
     let of = |what: fn(&Figures) -> f64| median(runs.iter().map(what));
-    Figures { rate: of(|run| run.rate), cpu: of(|run| run.cpu), server_cpu: of(|run| run.server_cpu) }
+    Figures {
+        rate: of(|run| run.rate),
+        cpu: of(|run| run.cpu),
+        server_cpu: of(|run| run.server_cpu),
+    }
 }
 
 /// Runners that share a consumer, with a handler that sleeps 50 ms, 64 at a time in each.
@@ -167,11 +178,8 @@ async fn processes(scale: Scale) -> Table {
     bench.create("WAIT", "wait").await;
     let total = 60_000;
     bench.streams.send_many(total, |n| ("wait".to_owned(), event(n, 256))).await;
-    let workload = Workload {
-        work: Work::Sleep,
-        binding: "concurrency: 64",
-        ..workload("WAIT", "wait")
-    };
+    let workload =
+        Workload { work: Work::Sleep, binding: "concurrency: 64", ..workload("WAIT", "wait") };
     let window =
         Window { warm_up: Duration::from_millis(500), length: Duration::from_secs(scale.of(1, 3)) };
     let (mut rows, mut alone) = (Vec::new(), [0.0; 2]);
@@ -198,11 +206,8 @@ async fn memory() -> Table {
     bench.create("WAIT", "wait").await;
     let total = 1_000;
     bench.streams.send_many(total, |n| ("wait".to_owned(), event(n, 1 << 20))).await;
-    let workload = Workload {
-        work: Work::Sleep,
-        binding: "concurrency: 256",
-        ..workload("WAIT", "wait")
-    };
+    let workload =
+        Workload { work: Work::Sleep, binding: "concurrency: 256", ..workload("WAIT", "wait") };
     let mut running =
         bench.start(Contender::one(Kind::Native), &workload, DeliverPolicy::All).await;
     let figures = bench.figures(&mut running, total, TO_THE_END).await;

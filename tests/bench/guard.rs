@@ -37,7 +37,7 @@ pub(crate) async fn run() {
         fs::write(RECORDED, format!("{text}\n")).expect("it is written");
         return println!("recorded: {text}");
     }
-    let recorded = fs::read_to_string(RECORDED).expect("tests/bench/recorded.json is there");
+    let recorded = fs::read_to_string(RECORDED).expect("recorded ratios: RECORD=1 makes them");
     let recorded: Ratios = serde_json::from_str(&recorded).expect("it holds ratios");
     let mut slower = false;
     for workload in &workloads {
@@ -75,7 +75,8 @@ async fn holds(bench: &Bench, workload: &Workload, recorded: &BTreeMap<String, f
 }
 
 async fn ratios(bench: &Bench, workload: &Workload) -> BTreeMap<String, f64> {
-    let chosen = [Kind::Bare, Kind::Native, Kind::Python, Kind::Node, Kind::Wasm].map(Contender::one);
+    let chosen =
+        [Kind::Bare, Kind::Native, Kind::Python, Kind::Node, Kind::Wasm].map(Contender::one);
     let rows = workload::compare(bench, workload, &chosen, ROUNDS, WINDOW).await;
     rows.iter().skip(1).map(|row| (row.contender.name(), row.ratio())).collect()
 }

@@ -41,7 +41,8 @@ pub(crate) async fn run(scale: Scale) {
     let (rounds, length) = scale.of((3, 2), (5, 5));
     let (mut report, mut panels) = (serde_json::Map::new(), Vec::new());
     for &rate in rates {
-        let mut rows: Vec<Row> = kinds.iter().map(|&kind| Row { kind, rounds: Vec::new() }).collect();
+        let mut rows: Vec<Row> =
+            kinds.iter().map(|&kind| Row { kind, rounds: Vec::new() }).collect();
         for _ in 0..rounds {
             for row in &mut rows {
                 row.rounds.push(once(&bench, row.kind, rate, Duration::from_secs(length)).await);
@@ -104,14 +105,21 @@ async fn times(bench: &Bench) -> Vec<(i128, i128, i128)> {
 }
 
 fn show(rate: u32, rows: &[Row]) {
-    println!("\nlatency at {rate}/s, µs     to its handler's start             until its output is stored");
+    println!(
+        "\nlatency at {rate}/s, µs     to its handler's start             until its output is stored"
+    );
     let names = SHARES.map(|(name, _)| format!("{name:>10}")).concat();
     println!("{:<14} {names}   {names}", "");
     for row in rows {
         let line = |of: fn(&Latency) -> [f64; 3]| {
             (0..3).map(|n| format!("{:>10.0}", row.median(of, n))).collect::<String>()
         };
-        println!("{:<14} {}   {}", row.kind.name(), line(|one| one.started), line(|one| one.stored));
+        println!(
+            "{:<14} {}   {}",
+            row.kind.name(),
+            line(|one| one.started),
+            line(|one| one.stored)
+        );
         if row.kind != Kind::Bare {
             let added = (0..3).map(|n| format!("{:>+10.0}", row.added(&rows[0], n)));
             println!("{:<14} {:30}   {}", "  over bare", "", added.collect::<String>());
@@ -138,7 +146,9 @@ impl Row {
 
     /// What it takes longer than the bare loop until the output is stored, round by round.
     fn added(&self, bare: &Self, n: usize) -> f64 {
-        median(self.rounds.iter().zip(&bare.rounds).map(|(one, bare)| one.stored[n] - bare.stored[n]))
+        median(
+            self.rounds.iter().zip(&bare.rounds).map(|(one, bare)| one.stored[n] - bare.stored[n]),
+        )
     }
 
     fn json(&self) -> serde_json::Value {

@@ -18,6 +18,7 @@ mod bench;
 mod chart;
 mod contender;
 mod figures;
+#[cfg(feature = "wasm")]
 mod footprint;
 mod generator;
 mod growth;
@@ -27,7 +28,9 @@ mod loops;
 mod native;
 mod processes;
 mod runtimes;
+#[cfg(feature = "wasm")]
 mod wasm;
+#[cfg(feature = "wasm")]
 mod wasmtime_alone;
 mod watch;
 mod workload;
@@ -84,10 +87,12 @@ async fn measure() {
         runtimes::run().await;
         ran = true;
     }
+    #[cfg(feature = "wasm")]
     if long && wanted("wasm") {
         wasm::run(scale).await;
         ran = true;
     }
+    #[cfg(feature = "wasm")]
     if long && wanted("footprint") {
         footprint::run().await;
         ran = true;

@@ -5,7 +5,6 @@
 //! `make bench ONLY=runtimes` runs it; `RUNTIME=exec` one of them. A `python3` that is a script in front
 //! of Python adds its own start: `PELTON_PYTHON=/usr/bin/python3` names another one.
 
-
 use std::{
     fs,
     path::{Path, PathBuf},
@@ -56,7 +55,8 @@ pub(crate) async fn run() {
     let mut results = Vec::new();
     println!("{:<16} {:>12} {:>12} {:>12}", "runtime", "cold start", "events/s", "of native");
     for contender in contenders(&bench.site, echo.port) {
-        if only.as_ref().is_some_and(|only| only != contender.name) {
+        let is_there = cfg!(feature = "wasm") || contender.name != "wasm";
+        if !is_there || only.as_ref().is_some_and(|only| only != contender.name) {
             continue;
         }
         let mut cold = Vec::new();

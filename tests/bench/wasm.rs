@@ -13,7 +13,6 @@
 //! `make bench ONLY=wasm` runs it, on a small component by hand, and on those in C and JavaScript if
 //! `make guests` has built them; `QUICK=1` makes it short.
 
-
 use std::{
     collections::BTreeMap,
     fs,

@@ -53,7 +53,12 @@ struct Info {
 
 impl Bench {
     /// Counts what is acknowledged of `total` events for each consumer of a contender that runs.
-    pub(crate) async fn figures(&self, running: &mut Running, total: usize, window: Window) -> Figures {
+    pub(crate) async fn figures(
+        &self,
+        running: &mut Running,
+        total: usize,
+        window: Window,
+    ) -> Figures {
         let all = total * running.durables.len();
         let began = Instant::now();
         let (mut first, mut start) = (None::<OffsetDateTime>, None::<Sample>);
@@ -66,13 +71,17 @@ impl Bench {
                     Some(start) if now.done >= all || now.at - start.at >= window.length => {
                         break now;
                     }
-                    None if now.done >= all => panic!("{} has read all while warming up", running.name),
+                    None if now.done >= all => {
+                        panic!("{} has read all while warming up", running.name)
+                    }
                     _ => {}
                 }
             }
             assert!(
                 began.elapsed() < PATIENCE + window.length,
-                "{} is stuck: {}", running.name, running.log()
+                "{} is stuck: {}",
+                running.name,
+                running.log()
             );
             tokio::time::sleep(LOOK).await;
         };
@@ -106,9 +115,18 @@ impl Bench {
     pub(crate) async fn pulled_from(&self, running: &mut Running) {
         let began = Instant::now();
         for durable in running.durables.clone() {
-            while self.info(&running.stream, &durable).await.is_none_or(|info| info.num_waiting == 0) {
+            while self
+                .info(&running.stream, &durable)
+                .await
+                .is_none_or(|info| info.num_waiting == 0)
+            {
                 running.assert_alive();
-                assert!(began.elapsed() < PATIENCE, "{} asks for nothing: {}", running.name, running.log());
+                assert!(
+                    began.elapsed() < PATIENCE,
+                    "{} asks for nothing: {}",
+                    running.name,
+                    running.log()
+                );
                 tokio::time::sleep(LOOK).await;
             }
         }

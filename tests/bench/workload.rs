@@ -151,7 +151,10 @@ pub(crate) fn backlog(size: usize, scale: Scale) -> usize {
 }
 
 pub(crate) fn window(scale: Scale) -> Window {
-    Window { warm_up: Duration::from_millis(100), length: Duration::from_millis(scale.of(500, 1500)) }
+    Window {
+        warm_up: Duration::from_millis(100),
+        length: Duration::from_millis(scale.of(500, 1500)),
+    }
 }
 
 pub(crate) async fn fill(bench: &Bench, workloads: &[Workload], scale: Scale) {
@@ -174,7 +177,7 @@ pub(crate) async fn compare(
     window: Window,
 ) -> Vec<Row> {
     let row = |&contender| Row { contender, runs: Vec::new(), ratios: Vec::new() };
-    let mut rows: Vec<Row> = contenders.iter().map(row).collect();
+    let mut rows: Vec<Row> = contenders.iter().filter(|one| one.kind.is_there()).map(row).collect();
     for _ in 0..rounds {
         let mut bare = None;
         for row in &mut rows {
