@@ -23,6 +23,8 @@ use super::{
     workload::{Work, Workload},
 };
 
+/// After its start a runner has looked at everything once.
+const SETTLED: Duration = Duration::from_secs(3);
 /// Until the backlog is worked off.
 const TO_THE_END: Window = Window { warm_up: Duration::ZERO, length: Duration::from_secs(600) };
 
@@ -84,7 +86,7 @@ async fn bindings(scale: Scale) -> Table {
         ready(&mut running, admin).await;
         let again = began.elapsed();
         let pid = running.pids()[0];
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::time::sleep(SETTLED).await;
         let before = cpu(pid);
         tokio::time::sleep(length).await;
         let idle = (cpu(pid) - before).as_secs_f64() / length.as_secs_f64();
@@ -93,6 +95,7 @@ async fn bindings(scale: Scale) -> Table {
         let (port, subject) = (bench.server.port(), "grow.*".to_owned());
         let load = Load { port, subject, subjects: count, rate: RATE, length };
         let sent = load.send().await;
+        bench.worked_off(&mut running).await;
         let busy = (cpu(pid) - before).as_secs_f64() - idle * began.elapsed().as_secs_f64();
         let each = busy * 1e6 / number(sent);
         let figures = [first.as_secs_f64(), again.as_secs_f64(), rss, idle * 100.0, each];

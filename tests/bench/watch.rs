@@ -132,6 +132,22 @@ impl Bench {
         }
     }
 
+    /// Waits until every consumer has nothing left.
+    pub(crate) async fn worked_off(&self, running: &mut Running) {
+        let began = Instant::now();
+        for durable in running.durables.clone() {
+            let open = async || {
+                let info = self.info(&running.stream, &durable).await;
+                info.is_none_or(|info| info.num_pending + info.num_ack_pending > 0)
+            };
+            while open().await {
+                assert!(began.elapsed() < PATIENCE, "{} is stuck", running.name);
+                tokio::time::sleep(LOOK).await;
+            }
+        }
+        running.assert_alive();
+    }
+
     /// `None` while the consumer is not there.
     async fn info(&self, stream: &str, durable: &str) -> Option<Info> {
         let subject = format!("$JS.API.CONSUMER.INFO.{stream}.{durable}");
