@@ -61,21 +61,24 @@ impl Bench {
     ) -> Figures {
         let all = total * running.durables.len();
         let began = Instant::now();
-        let (mut first, mut start) = (None::<OffsetDateTime>, None::<Sample>);
-        let end = loop {
+        let (mut first, mut start, mut last) = (None::<OffsetDateTime>, None::<Sample>, None);
+        let (start, end) = loop {
             running.assert_alive();
-            if let Some(now) = self.sample(running, total).await.filter(|now| now.done > 0) {
-                let first = *first.get_or_insert(now.at);
-                match start {
-                    None if now.at - first >= window.warm_up => start = Some(now),
-                    Some(start) if now.done >= all || now.at - start.at >= window.length => {
-                        break now;
+            if let Some(now) = self.sample(running, total).await {
+                if now.done > 0 {
+                    let warm = now.at - *first.get_or_insert(now.at) >= window.warm_up;
+                    // One that is through before it is warm, because nobody got to look, counts from
+                    // the last look.
+                    let since = start.or(if now.done >= all { last } else { None });
+                    match since {
+                        Some(start) if now.done >= all || now.at - start.at >= window.length => {
+                            break (start, now);
+                        }
+                        None if warm => start = Some(now),
+                        _ => {}
                     }
-                    None if now.done >= all => {
-                        panic!("{} has read all while warming up", running.name)
-                    }
-                    _ => {}
                 }
+                last = Some(now);
             }
             assert!(
                 began.elapsed() < PATIENCE + window.length,
@@ -85,7 +88,6 @@ impl Bench {
             );
             tokio::time::sleep(LOOK).await;
         };
-        let start = start.expect("it was set before the end");
         let events = number((end.done - start.done).max(1));
         let each = |took: Duration| took.as_secs_f64() * 1e6 / events;
         Figures {
