@@ -37,7 +37,10 @@ pub(crate) async fn run() {
         fs::write(RECORDED, format!("{text}\n")).expect("it is written");
         return println!("recorded: {text}");
     }
-    let recorded = fs::read_to_string(RECORDED).expect("recorded ratios: RECORD=1 makes them");
+    let Ok(recorded) = fs::read_to_string(RECORDED) else {
+        eprintln!("error: no tests/bench/recorded.json; RECORD=1 writes it, on a quiet machine");
+        process::exit(1);
+    };
     let recorded: Ratios = serde_json::from_str(&recorded).expect("it holds ratios");
     let mut slower = false;
     for workload in &workloads {
