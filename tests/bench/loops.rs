@@ -14,6 +14,10 @@ use super::workload::{PAUSE, Work, stamp};
 /// Outputs that wait for their `PubAck` side by side.
 const IN_FLIGHT: usize = 512;
 
+/// Below what the server holds back for a connection (64 MiB) before it takes it for a slow consumer
+/// and breaks it off, with large events in all of a pull.
+const BATCH_BYTES: usize = 32 << 20;
+
 /// Works on the consumers that the environment names, for ever.
 pub(crate) async fn run() {
     let var = |name| env::var(name).expect("it is set by the bench");
@@ -24,7 +28,8 @@ pub(crate) async fn run() {
     let mut loops = JoinSet::new();
     for durable in var("CONSUMERS").split(',') {
         let consumer: PullConsumer = stream.get_consumer(durable).await.expect("the consumer");
-        let messages = consumer.stream().messages().await.expect("messages flow");
+        let messages = consumer.stream().max_bytes_per_batch(BATCH_BYTES).messages().await;
+        let messages = messages.expect("messages flow");
         loops.spawn(go_on(work, messages, js.clone()));
     }
     loops.join_all().await;
