@@ -87,10 +87,24 @@ faults: need-rust need-node setup ## the fault suite in full size; ONLY=name EVE
 	$(call say,faults under load)
 	PELTON_FAULTS=full $(CARGO) test $(LOCKED) --test it -- 'chaos::$(ONLY)' --nocapture --test-threads 1
 
+# The profile of what is shipped: that is what counts, and it is built once.
+BENCH = $(CARGO) bench $(LOCKED) --profile release --bench bench
+
 .PHONY: bench
-bench: need-rust need-node setup ## benchmarks, release build; BENCH=name runs one
+bench: need-rust need-node setup ## Pelton beside bare loops and peers, release build, into target/bench/; QUICK=1 ONLY=consume|latency|growth|… FULL=1
+	@$(PYTHON) tools/fetch.py bench
 	$(call say,cargo bench (a release build first))
-	$(CARGO) bench $(LOCKED) --bench '$(or $(BENCH),*)'
+	@QUICK='$(QUICK)' ONLY='$(ONLY)' FULL='$(FULL)' $(BENCH)
+
+.PHONY: bench-order
+bench-order: need-rust need-node setup ## what order costs, for 1, 16 and 1,000 keys; QUICK=1
+	$(call say,cargo bench (a release build first))
+	$(CARGO) bench $(LOCKED) --profile release --bench ordered
+
+.PHONY: bench-guard
+bench-guard: need-rust need-node setup ## fails when Pelton is slower, beside a bare loop, than was recorded (two minutes); RECORD=1 records
+	$(call say,speed beside a bare loop (a release build first))
+	@GUARD=1 RECORD='$(RECORD)' $(BENCH)
 
 .PHONY: lint
 lint: need-rust ## formatting, clippy and rustdoc, warnings are errors

@@ -8,9 +8,10 @@
     fetch.py crds           schemas of KEDA and the Prometheus operator, pinned in crds/
     fetch.py peers          what runs the functions of others in the tests, pinned in peers/
     fetch.py peer-lambda-node   the same for AWS Lambda's client for Node, which is built
+    fetch.py bench          what the benchmarks compare with, pinned in bench/
 
-Needs Python 3.8 or later with pip or venv; `guests` and `crds` need Node.js with npm, `peers` Python 3.11 too, and
-the last one a C++ compiler.
+Needs Python 3.8 or later with pip or venv; `guests` and `crds` need Node.js with npm, `peers` and `bench`
+Python 3.11 too, and `peer-lambda-node` a C++ compiler.
 """
 
 import hashlib
@@ -31,6 +32,9 @@ PEERS = ROOT / "tools" / "peers"
 PEERS_PYTHON = TOOLS / "peers-python"
 PEERS_NODE = TOOLS / "peers-node"
 PEERS_LAMBDA = TOOLS / "peers-lambda"
+BENCH = ROOT / "tools" / "bench"
+BENCH_PYTHON = TOOLS / "bench-python"
+BENCH_NODE = TOOLS / "bench-node"
 GUESTS = TOOLS / "guests"
 CRDS = TOOLS / "crds"
 ZIG = TOOLS / "zig"
@@ -43,7 +47,7 @@ class Problem(Exception):
 
 
 def main(arguments):
-    actions = {"nats-server": fetch_nats_server, "guests": fetch_guests, "zig": fetch_zig, "crds": fetch_crds, "venv": fetch_venv, "peers": fetch_peers, "peer-lambda-node": fetch_peer_lambda_node}
+    actions = {"nats-server": fetch_nats_server, "guests": fetch_guests, "zig": fetch_zig, "crds": fetch_crds, "venv": fetch_venv, "peers": fetch_peers, "peer-lambda-node": fetch_peer_lambda_node, "bench": fetch_bench}
     if len(arguments) != 1 or arguments[0] not in actions:
         print(__doc__, file=sys.stderr)
         return 2
@@ -131,18 +135,8 @@ def fetch_zig():
 
 
 def fetch_peers():
-    pins = PEERS / "requirements.txt"
-    state = f"{sys.version}\n{hashlib.sha256(pins.read_bytes()).hexdigest()}\n"
-    stamp = PEERS_PYTHON / "pelton-requirements"
-    if not (stamp.is_file() and stamp.read_text() == state and venv_runs(PEERS_PYTHON)):
-        if sys.version_info < (3, 11):
-            raise Problem(f"the Functions Framework needs Python 3.11; this is {sys.version.split()[0]}")
-        say("peers: installing the Functions Framework, Knative's server and AWS Lambda's client for Python (50 MB) from PyPI")
-        make_venv(PEERS_PYTHON)
-        run_pip(venv_python(PEERS_PYTHON), ["install", "--only-binary=:all:", "-r", str(pins)])
-        stamp.write_text(state)
-    print(f"peers in Python: {shown(PEERS_PYTHON)}")
-
+    packages = "the Functions Framework, Knative's server and AWS Lambda's client for Python (50 MB)"
+    fetch_packages(packages, PEERS, PEERS_PYTHON)
     # No scripts of packages are run.
     fetch_modules("the Functions Framework and Knative's server for Node (30 MB)", PEERS, PEERS_NODE, ["--ignore-scripts"])
 
@@ -151,6 +145,26 @@ def fetch_peer_lambda_node():
     fetch_peers()
     # This one is C++, built by its scripts; they need a cmake, which came with the packages for Python.
     fetch_modules("AWS Lambda's client for Node, and building it (two minutes)", PEERS / "lambda", PEERS_LAMBDA, [])
+
+
+def fetch_bench():
+    fetch_packages("FastStream (20 MB)", BENCH, BENCH_PYTHON)
+    fetch_modules("nats.js (2 MB)", BENCH, BENCH_NODE, ["--ignore-scripts"])
+
+
+def fetch_packages(what, pins, folder):
+    """What requirements.txt pins, in a venv of its own."""
+    pins = pins / "requirements.txt"
+    state = f"{sys.version}\n{hashlib.sha256(pins.read_bytes()).hexdigest()}\n"
+    stamp = folder / "pelton-requirements"
+    if not (stamp.is_file() and stamp.read_text() == state and venv_runs(folder)):
+        if sys.version_info < (3, 11):
+            raise Problem(f"these packages need Python 3.11; this is {sys.version.split()[0]}")
+        say(f"python: installing {what} from PyPI")
+        make_venv(folder)
+        run_pip(venv_python(folder), ["install", "--only-binary=:all:", "-r", str(pins)])
+        stamp.write_text(state)
+    print(f"packages of Python: {shown(folder)}")
 
 
 def fetch_modules(what, pins, folder, options):

@@ -1,23 +1,7 @@
 //! What a runner takes while it has nothing to do, what guests that misbehave leave behind in it, and
 //! how long workers live on when it is killed. The real program, on one private nats-server.
 //!
-//! `make bench BENCH=footprint` runs it. Memory is `VmRSS` of the runner, its workers apart.
-
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    dead_code,
-    unused_imports,
-    reason = "a benchmark that cannot go on panics; it uses a part of the tests' harness"
-)]
-
-#[path = "../it"]
-mod it {
-    pub(crate) mod harness;
-}
-#[path = "../it/runtime/components.rs"]
-mod components;
+//! `make bench ONLY=footprint` runs it. Memory is `VmRSS` of the runner, its workers apart.
 
 use std::{
     fmt::Write,
@@ -26,7 +10,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use it::harness::{NatsServer, Runner, Site, Streams, eventually};
+use super::{
+    components,
+    it::harness::{NatsServer, Runner, Site, Streams, eventually},
+    processes::{children, megabytes},
+};
 
 /// Functions in the manifest.
 const FUNCTIONS: usize = 50;
@@ -37,8 +25,7 @@ const BROKEN: usize = 50;
 /// How often a runner is killed.
 const KILLS: usize = 7;
 
-#[tokio::main]
-async fn main() {
+pub(crate) async fn run() {
     println!("{FUNCTIONS} functions, idle            MB   workers");
     idle("no component", 0, Events::None).await;
     idle("20 components", COMPONENTS, Events::None).await;
@@ -174,35 +161,8 @@ async fn killed() {
     println!("median {:?}, longest {:?}", took[KILLS / 2], took[KILLS - 1]);
 }
 
-fn megabytes(pid: u32, what: &str) -> f64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = status.lines().find(|line| line.starts_with(what)).expect("the line");
-    let kilobytes: f64 =
-        line.split_whitespace().nth(1).expect("a value").parse().expect("a number");
-    kilobytes / 1024.0
-}
-
-/// Processes whose parent it is.
-fn children(pid: u32) -> Vec<u32> {
-    let tasks = fs::read_dir(format!("/proc/{pid}/task")).expect("it runs").flatten();
-    let text =
-        tasks.map(|task| fs::read_to_string(task.path().join("children")).unwrap_or_default());
-    let text: Vec<String> = text.collect();
-    text.iter().flat_map(|line| line.split_whitespace()).map(|pid| pid.parse().unwrap()).collect()
-}
-
 /// Whether it is there, and no zombie.
 fn lives(pid: u32) -> bool {
     let status = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     status.rsplit(')').next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with(" Z"))
-}
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
-}
-
-fn folder() -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench");
-    fs::create_dir_all(&folder).expect("a folder");
-    folder
 }

@@ -3,7 +3,7 @@
 //! storage, one replica), so that what a shared machine does to one it does to the other; the ratio
 //! is what to quote. The function does nothing, compiled in and in Python.
 //!
-//! `make bench BENCH=ordered` runs it; `QUICK=1` makes it short.
+//! `make bench-order` runs it; `QUICK=1` makes it short.
 
 #![allow(
     clippy::unwrap_used,

@@ -2,26 +2,8 @@
 //! many events a second pass through a function that does nothing but answer. All in one run, in
 //! this process, on one private nats-server (file storage, one replica).
 //!
-//! `make bench BENCH=runtimes` runs it; `ONLY=exec` one of them. A `python3` that is a script in front
+//! `make bench ONLY=runtimes` runs it; `RUNTIME=exec` one of them. A `python3` that is a script in front
 //! of Python adds its own start: `PELTON_PYTHON=/usr/bin/python3` names another one.
-
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    dead_code,
-    unused_imports,
-    reason = "a benchmark that cannot go on panics; it uses a part of the tests' harness"
-)]
-
-#[path = "../it"]
-mod it {
-    pub(crate) mod harness;
-}
-#[path = "../it/runtime/components.rs"]
-mod components;
-#[path = "figures.rs"]
-mod figures;
 
 use std::{
     fs,
@@ -31,11 +13,16 @@ use std::{
 };
 
 use async_nats::jetstream::stream::Config;
-use figures::keep;
 use futures_util::StreamExt;
-use it::harness::{NatsServer, Site, Streams, eventually, free_port};
-use pelton::{Pelton, Shutdown, event::Event, runtime::launch};
+use pelton::{Pelton, Shutdown, event::Event};
 use tokio_util::task::AbortOnDropHandle;
+
+use super::{
+    components,
+    figures::{keep, number},
+    fixture,
+    it::harness::{NatsServer, Site, Streams, eventually, free_port},
+};
 
 /// Bytes of an event.
 const SIZE: usize = 256;
@@ -60,21 +47,16 @@ struct Result {
     rate: f64,
 }
 
-fn main() {
-    // Workers are started by executing this program once more.
-    launch::intercept();
-    tokio::runtime::Runtime::new().expect("a runtime").block_on(bench());
-}
-
-async fn bench() {
+pub(crate) async fn run() {
     let server = NatsServer::start().await;
     let bench = Bench::new(&server).await;
     let echo = Echo::start(&bench.site);
-    let only = std::env::var("ONLY").ok();
+    let only = std::env::var("RUNTIME").ok();
     let mut results = Vec::new();
     println!("{:<16} {:>12} {:>12} {:>12}", "runtime", "cold start", "events/s", "of native");
     for contender in contenders(&bench.site, echo.port) {
-        if only.as_ref().is_some_and(|only| only != contender.name) {
+        let is_there = cfg!(feature = "wasm") || contender.name != "wasm";
+        if !is_there || only.as_ref().is_some_and(|only| only != contender.name) {
             continue;
         }
         let mut cold = Vec::new();
@@ -270,15 +252,5 @@ fn data() -> String {
 }
 
 fn per_second(events: usize, took: Duration) -> f64 {
-    f64::from(u32::try_from(events).unwrap_or(u32::MAX)) / took.as_secs_f64()
-}
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
-}
-
-fn folder() -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench");
-    fs::create_dir_all(&folder).expect("a folder");
-    folder
+    number(events) / took.as_secs_f64()
 }

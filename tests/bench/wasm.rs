@@ -10,28 +10,8 @@
 //! same code, that with linking and a first instance (`ready`), and reading and digesting the
 //! component, by which the cache knows its code (`digest`).
 //!
-//! `make bench BENCH=wasm` runs it, on a small component by hand, and on those in C and JavaScript if
+//! `make bench ONLY=wasm` runs it, on a small component by hand, and on those in C and JavaScript if
 //! `make guests` has built them; `QUICK=1` makes it short.
-
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::indexing_slicing,
-    dead_code,
-    unused_imports,
-    reason = "a benchmark that cannot go on panics; it uses a part of the tests' harness"
-)]
-
-#[path = "../it"]
-mod it {
-    pub(crate) mod harness;
-}
-#[path = "bare.rs"]
-mod bare;
-#[path = "../it/runtime/components.rs"]
-mod components;
-#[path = "figures.rs"]
-mod figures;
 
 use std::{
     collections::BTreeMap,
@@ -43,8 +23,6 @@ use std::{
 };
 
 use async_nats::jetstream::stream::Config;
-use figures::{keep, median};
-use it::harness::{NatsServer, Site, Streams, eventually};
 use pelton::{
     Pelton, Shutdown,
     event::Event,
@@ -57,7 +35,12 @@ use rustix::time::{ClockId, clock_gettime};
 use sha2::{Digest, Sha256};
 use tokio_util::task::AbortOnDropHandle;
 
-use self::bare::Bare;
+use super::{
+    components,
+    figures::{Scale, keep, median, number},
+    it::harness::{NatsServer, Site, Streams, eventually},
+    wasmtime_alone::Bare,
+};
 
 /// Bytes of an event.
 const SIZE: usize = 256;
@@ -70,10 +53,8 @@ struct Guest {
     file: PathBuf,
 }
 
-#[tokio::main]
-async fn main() {
-    let quick = std::env::var_os("QUICK").is_some();
-    let (events, rounds) = if quick { (10_000, 3) } else { (20_000, 7) };
+pub(crate) async fn run(scale: Scale) {
+    let (events, rounds) = scale.of((10_000, 3), (20_000, 7));
     let server = NatsServer::start().await;
     let bench = Bench::new(&server, events).await;
     let guests = guests();
@@ -256,7 +237,7 @@ impl Bench {
     }
 
     fn each(&self, took: Duration) -> f64 {
-        micros(took) / f64::from(u32::try_from(self.events).expect("a count"))
+        micros(took) / number(self.events)
     }
 }
 
@@ -273,14 +254,4 @@ fn data() -> String {
 
 fn micros(time: Duration) -> f64 {
     time.as_secs_f64() * 1e6
-}
-
-fn fixture(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures").join(name)
-}
-
-fn folder() -> PathBuf {
-    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("bench");
-    fs::create_dir_all(&folder).expect("a folder");
-    folder
 }

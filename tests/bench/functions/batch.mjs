@@ -1,0 +1,4 @@
+export function handle(events) {
+  for (const event of events) event.data;
+  return events.map(() => null);
+}

@@ -1,0 +1,3 @@
+export function handle(event) {
+  return event.data;
+}

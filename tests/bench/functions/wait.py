@@ -1,0 +1,5 @@
+import asyncio
+
+
+async def handle(event, context):
+    await asyncio.sleep(0.05)

@@ -1,0 +1,85 @@
+//! Whether Pelton has become slower: ratios to the bare loop beside those that were recorded. A ratio
+//! below 0.8 of the recorded one fails, if it does so twice: on a busy machine the workload is run once
+//! more, and the better of the two counts.
+//!
+//! `make bench-guard` runs it; `RECORD=1` writes what it finds to `tests/bench/recorded.json`.
+
+use std::{collections::BTreeMap, env, fs, process, time::Duration};
+
+use super::{
+    bench::Bench,
+    contender::{Contender, Kind},
+    figures::Scale,
+    watch::Window,
+    workload::{self, Workload},
+};
+
+const RECORDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/bench/recorded.json");
+const LEAST: f64 = 0.8;
+const ROUNDS: usize = 5;
+const WINDOW: Window =
+    Window { warm_up: Duration::from_millis(100), length: Duration::from_millis(600) };
+
+/// By workload, by contender.
+type Ratios = BTreeMap<String, BTreeMap<String, f64>>;
+
+pub(crate) async fn run() {
+    let bench = Bench::new().await;
+    let mut workloads = workload::all();
+    workloads.retain(|workload| matches!(workload.name, "consume" | "transform"));
+    workload::fill(&bench, &workloads, Scale::Quick).await;
+    if env::var("RECORD").is_ok_and(|record| !record.is_empty()) {
+        let mut found = Ratios::new();
+        for workload in &workloads {
+            found.insert(workload.name.to_owned(), ratios(&bench, workload).await);
+        }
+        let text = serde_json::to_string_pretty(&found).expect("it is JSON");
+        fs::write(RECORDED, format!("{text}\n")).expect("it is written");
+        return println!("recorded: {text}");
+    }
+    let Ok(recorded) = fs::read_to_string(RECORDED) else {
+        eprintln!("error: no tests/bench/recorded.json; RECORD=1 writes it, on a quiet machine");
+        process::exit(1);
+    };
+    let recorded: Ratios = serde_json::from_str(&recorded).expect("it holds ratios");
+    let mut slower = false;
+    for workload in &workloads {
+        slower |= !holds(&bench, workload, &recorded[workload.name]).await;
+    }
+    if slower {
+        eprintln!("error: slower than recorded, twice; RECORD=1 if that has a good reason");
+        process::exit(1);
+    }
+}
+
+async fn holds(bench: &Bench, workload: &Workload, recorded: &BTreeMap<String, f64>) -> bool {
+    let mut best = BTreeMap::<String, f64>::new();
+    let fast = |name: &str, ratio: f64| ratio >= LEAST * recorded[name];
+    for attempt in 1..=2 {
+        for (name, ratio) in ratios(bench, workload).await {
+            let best = best.entry(name).or_insert(ratio);
+            *best = best.max(ratio);
+        }
+        if best.iter().all(|(name, ratio)| fast(name, *ratio)) {
+            break;
+        }
+        if attempt == 1 {
+            println!("{}: below {LEAST} of what was recorded; once more", workload.name);
+        }
+    }
+    for (name, ratio) in &best {
+        let said = if fast(name, *ratio) { "ok" } else { "SLOWER" };
+        println!(
+            "{:<10} {name:<8} {ratio:>6.3} of bare, recorded {:.3}   {said}",
+            workload.name, recorded[name]
+        );
+    }
+    best.iter().all(|(name, ratio)| fast(name, *ratio))
+}
+
+async fn ratios(bench: &Bench, workload: &Workload) -> BTreeMap<String, f64> {
+    let chosen =
+        [Kind::Bare, Kind::Native, Kind::Python, Kind::Node, Kind::Wasm].map(Contender::one);
+    let rows = workload::compare(bench, workload, &chosen, ROUNDS, WINDOW).await;
+    rows.iter().skip(1).map(|row| (row.contender.name(), row.ratio())).collect()
+}
