@@ -3,6 +3,7 @@
 
 mod durable;
 mod needs;
+mod partitions;
 
 use serde::{Serialize, Serializer};
 use thiserror::Error;

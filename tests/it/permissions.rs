@@ -256,8 +256,12 @@ async fn who_applies_needs_every_line() {
         .await;
 }
 
+async fn is_paused(streams: &Streams) -> bool {
+    streams.consumer("t-plain").await.is_some_and(|consumer| consumer.paused)
+}
+
 /// What a verb is called with so that it needs a line.
-async fn words(verb: &str, subject: &str, streams: &Streams) -> Vec<String> {
+async fn words(verb: &str, subject: &str, streams: &Streams, admin: &str) -> Vec<String> {
     let words = match verb {
         "send" => vec!["send".to_owned(), subject.replace('*', "x"), "x".to_owned()],
         "dlq" => {
@@ -271,6 +275,11 @@ async fn words(verb: &str, subject: &str, streams: &Streams) -> Vec<String> {
         }
         "list" => {
             streams.send("dlq.t.plain", "x").await;
+            if subject.contains("ATTEMPTS") {
+                let site = site();
+                let _pause = command(&site, &["pause", "plain"], admin);
+                eventually("it is paused", async || is_paused(streams).await.then_some(())).await;
+            }
             vec!["list".to_owned()]
         }
         verb => vec![verb.to_owned()],
@@ -307,7 +316,7 @@ async fn who_looks_after_it_needs_every_line() {
                 // Only who has nowhere to send an event asks why.
                 return;
             }
-            let words = words(verb, subject, &streams).await;
+            let words = words(verb, subject, &streams, &admin).await;
             let words: Vec<&str> = words.iter().map(String::as_str).collect();
             let command = command(&site, &words, &url(&server, user, "few"));
             is_refused(&command, subject, async || {}).await;
@@ -317,7 +326,7 @@ async fn who_looks_after_it_needs_every_line() {
     let mut config = stream::Config { name: "T_DLQ".into(), ..Default::default() };
     config.subjects = vec!["dlq.t.>".to_owned()];
     streams.js.update_stream(config).await.expect("it is changed");
-    let words = words("dlq", "", &streams).await;
+    let words = words("dlq", "", &streams, &admin).await;
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let (_, subject, user, _) = needs
         .iter()
@@ -325,6 +334,30 @@ async fn who_looks_after_it_needs_every_line() {
         .expect("it is printed");
     let command = command(&site, &words, &url(&server, user, "few"));
     is_refused(&command, subject, async || {}).await;
+}
+
+/// Partitions have a stream and consumers of their own.
+#[tokio::test(flavor = "multi_thread")]
+async fn they_suffice_for_partitions() {
+    let site = Site::new();
+    let manifest = "version: 1\nname: t\nnats: { servers: [\"${NATS_URL}\"] }\nstreams:\n  IN: { subjects: [in.>] }\n  OUT: { subjects: [out.>] }\nfunctions: { f: { run: f.py } }\nbindings:\n  - { subject: in.>, function: f, publish: out.f, order_by: { token: 2 }, partitions: 2 }\n";
+    site.file("pelton.yaml", manifest);
+    site.file("f.py", "from pelton import Reject\n\ndef handle(event, context):\n    if event.raw == b'reject':\n        raise Reject('no')\n    return event.raw\n");
+    let printed = Printed::of(&site, "pelton.yaml", &[]).await;
+    let config = format!("accounts {{\n{}}}", account("all", &[("few", &printed)]));
+    let server = NatsServer::with_config(&config).await;
+    let mut runner = Runner::spawn(&site, &url(&server, "few", "few"), &[]);
+    runner.wait_ready().await;
+    let streams = streams(&server, "all").await;
+    for key in 0..8 {
+        streams.send(&format!("in.{key}"), "x").await;
+    }
+    streams.send("in.0", "reject").await;
+    streams.wait_letters(1).await;
+    streams.send("redrive.t.f", "x").await;
+    streams.wait_count("OUT", 8).await;
+    assert_eq!(runner.sigterm().await.code(), Some(0));
+    assert_eq!(refused(&runner.log()), Vec::<String>::new());
 }
 
 /// Everything that the shop has to do is done by users who may do nothing else.

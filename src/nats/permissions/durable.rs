@@ -57,6 +57,10 @@ impl<'a> Durable<'a> {
         }
     }
 
+    pub(super) fn is_of(&self, binding: &Binding) -> bool {
+        self.binding == binding.name
+    }
+
     /// Its events, for people.
     pub(super) fn about(&self) -> String {
         let binding = self.binding;

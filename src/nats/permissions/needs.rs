@@ -8,13 +8,14 @@ use crate::{
     manifest::{Binding, Manifest, Publish, Runtime},
     nats::{
         connect::{API, api},
-        provision::{ledger_name, owners_name},
+        provision::{ledger_name, owners_name, parts_name},
     },
+    settle::OnExhausted,
 };
 
 /// Collects what is needed.
 pub(super) struct Needs<'a> {
-    manifest: &'a Manifest,
+    pub(super) manifest: &'a Manifest,
     /// `$JS.API`, or what replaces it.
     api: String,
     durables: Vec<Durable<'a>>,
@@ -69,11 +70,11 @@ impl<'a> Needs<'a> {
         }
     }
 
-    fn allow(&mut self, subject: impl Into<String>, why: impl Into<String>) {
+    pub(super) fn allow(&mut self, subject: impl Into<String>, why: impl Into<String>) {
         self.publish.add(subject.into(), why.into());
     }
 
-    fn ask(&mut self, question: &str, why: impl Into<String>) {
+    pub(super) fn ask(&mut self, question: &str, why: impl Into<String>) {
         self.allow(format!("{}.{question}", self.api), why);
     }
 
@@ -106,6 +107,12 @@ impl<'a> Needs<'a> {
         for (stream, old) in self.predecessors() {
             self.ask(&format!("CONSUMER.INFO.{stream}.{old}"), "looks at that of the old name");
         }
+        for binding in bindings.iter().filter(|binding| binding.order.is_some()) {
+            let parts = parts_name(self.manifest, binding);
+            let why = format!("whether {} has partitions, or had", binding.name);
+            self.ask(&format!("STREAM.INFO.{parts}"), why);
+        }
+        self.survey_partitions();
     }
 
     fn find_streams(&mut self) {
@@ -125,6 +132,7 @@ impl<'a> Needs<'a> {
         for (question, about) in self.durables.iter().map(creations).collect::<Vec<_>>() {
             self.ask(&question, format!("makes the consumer of {about}"));
         }
+        self.create_partitions();
     }
 
     fn change(&mut self) {
@@ -134,6 +142,7 @@ impl<'a> Needs<'a> {
         for (stream, old) in self.predecessors() {
             self.ask(&format!("CONSUMER.DELETE.{stream}.{old}"), "ends the old name");
         }
+        self.change_partitions();
     }
 
     fn orphans(&mut self) {
@@ -183,6 +192,13 @@ impl<'a> Needs<'a> {
         self.allow(format!("$KV.{ledger}.>"), "writes down failed attempts");
         self.ask(&format!("STREAM.MSG.GET.KV_{ledger}"), "reads them");
         self.ask(&format!("STREAM.PURGE.KV_{ledger}"), "forgets them");
+        for binding in &manifest.bindings {
+            if binding.retry.on_exhausted == OnExhausted::Pause {
+                self.pause_durables(|durable| durable.is_of(binding));
+                self.pause_partitions(|paused| paused.name == binding.name);
+            }
+        }
+        self.work_partitions();
         self.buckets();
         self.goodbye();
     }
@@ -190,7 +206,9 @@ impl<'a> Needs<'a> {
     fn buckets(&mut self) {
         let manifest = self.manifest;
         if manifest.bindings.iter().any(|binding| binding.order.is_some()) {
-            self.bucket(&owners_name(manifest), "*", "who works on what is to run in order");
+            let parted = manifest.bindings.iter().any(|binding| binding.partitions().is_some());
+            let keys = if parted { ">" } else { "*" };
+            self.bucket(&owners_name(manifest), keys, "who works on what is to run in order");
         }
         for binding in &manifest.bindings {
             if let Some(state) = &binding.state {
@@ -220,11 +238,10 @@ impl<'a> Needs<'a> {
         if self.manifest.bindings.iter().any(|binding| binding.stream.is_none()) {
             self.find_streams();
         }
-        let mains = self.durables.iter().filter(|durable| !durable.comes_back);
-        let mains: Vec<_> = mains.map(|main| (main.stream, main.name.clone())).collect();
-        for (stream, name) in mains {
-            self.ask(&format!("CONSUMER.INFO.{stream}.{name}"), "how far it is");
-        }
+        self.ask_of_durables("CONSUMER.INFO", "how far is");
+        self.list_partitions();
+        let ledger = ledger_name(self.manifest);
+        self.ask(&format!("STREAM.MSG.GET.KV_{ledger}"), "why a binding is paused");
         let letters = &self.manifest.dead_letter.stream;
         self.ask(&format!("STREAM.INFO.{letters}"), "how many dead letters wait");
         self.ask(&format!("STREAM.MSG.GET.{letters}"), "the last error");
@@ -251,7 +268,17 @@ impl<'a> Needs<'a> {
         if self.manifest.bindings.iter().any(|binding| binding.stream.is_none()) {
             self.find_streams();
         }
-        self.ask_of_durables("CONSUMER.PAUSE", "pauses and resumes");
+        self.pause_durables(|_| true);
+        self.pause_partitions(|_| true);
+    }
+
+    fn pause_durables(&mut self, which: impl Fn(&Durable<'_>) -> bool) {
+        let durables = self.durables.iter().filter(|durable| which(durable));
+        let paused = durables.map(|d| (d.stream, d.name.clone(), d.about())).collect::<Vec<_>>();
+        for (stream, name, about) in paused {
+            let question = format!("CONSUMER.PAUSE.{stream}.{name}");
+            self.ask(&question, format!("pauses and resumes {about}"));
+        }
     }
 
     fn send(&mut self) {
@@ -286,7 +313,8 @@ impl<'a> Needs<'a> {
     /// The streams that are looked through for consumers without a binding.
     fn watched(&self) -> Vec<&'a str> {
         let listed = self.manifest.streams.iter().map(|stream| stream.name.as_str());
-        listed.chain(self.read()).collect()
+        let letters = std::iter::once(self.manifest.dead_letter.stream.as_str());
+        listed.chain(self.read()).chain(letters).collect()
     }
 
     /// Stream and consumer of the names that bindings had before.

@@ -110,12 +110,18 @@ impl Streams {
         }
     }
 
-    /// Waits until a stream holds at least `count` messages.
+    /// Waits until a stream holds at least `count` messages, for as long as there are more and more
+    /// of them.
     pub(crate) async fn wait_count(&self, stream: &str, count: u64) {
-        eventually(&format!("{count} messages in {stream}"), async || {
-            (self.count(stream).await >= count).then_some(())
-        })
-        .await;
+        let mut before = 0;
+        while before < count {
+            let more = format!("more than {before} of {count} messages in {stream}");
+            before = eventually(&more, async || {
+                let now = self.count(stream).await;
+                (now >= count || now > before).then_some(now)
+            })
+            .await;
+        }
     }
 
     /// Everything a stream holds, in order.
