@@ -63,9 +63,9 @@ impl Leases {
         })
     }
 
-    /// How many there are.
-    pub(super) fn count(&self) -> usize {
-        self.held().len()
+    /// How many there are on events up to a sequence of the stream.
+    pub(super) fn count_up_to(&self, sequence: u64) -> usize {
+        self.held().keys().filter(|held| **held <= sequence).count()
     }
 
     /// Tells the server every third of `ack_wait` that everything held is still being worked on.

@@ -29,6 +29,8 @@ pub struct OrderedSource {
     /// Since when events are held back.
     closed: Instant,
     complained: Instant,
+    /// When something came last.
+    arrived: Instant,
     bytes: usize,
 }
 
@@ -38,17 +40,28 @@ impl OrderedSource {
     #[must_use]
     pub fn new(source: NatsSource, bytes: usize) -> Self {
         let now = Instant::now();
-        Self { source, gate: Gate::new(), look: now, closed: now, complained: now, bytes }
+        Self {
+            source,
+            gate: Gate::new(),
+            look: now,
+            closed: now,
+            complained: now,
+            arrived: now,
+            bytes,
+        }
     }
 
     /// Opens the gate if all that is unacknowledged is here. What this runner has acknowledged and
     /// the server has not heard of makes it look like more, and so does what is on its way here:
-    /// equal numbers can only mean that nothing is elsewhere.
+    /// equal numbers can only mean that nothing is elsewhere. A server that was killed may have
+    /// forgotten the last events that it gave out: it will give them out once more, and does not
+    /// count them.
     async fn look(&mut self) {
         self.look = Instant::now() + LOOK_EVERY;
         match self.source.progress().await {
-            Ok(Some(Progress { unacknowledged, delivered }))
-                if unacknowledged == self.source.claimed() =>
+            Ok(Some(Progress { unacknowledged, delivered, reached }))
+                if unacknowledged == self.source.claimed_up_to(reached)
+                    || self.nothing_more_comes(unacknowledged) =>
             {
                 let (held, after) = (self.gate.held().len(), self.closed.elapsed());
                 info!(consumer = self.source.name(), held, ?after, "in order again");
@@ -62,6 +75,13 @@ impl OrderedSource {
         }
     }
 
+    /// A server that was killed may also count events as acknowledged that this runner holds. What
+    /// is elsewhere would have come again by now: there was room for it.
+    fn nothing_more_comes(&self, unacknowledged: usize) -> bool {
+        unacknowledged < self.source.claimed_up_to(u64::MAX)
+            && self.arrived.elapsed() > self.source.ack_wait() * 2
+    }
+
     /// Says now and then for how long events are held back already.
     fn complain(&mut self, progress: Progress) {
         if self.complained.elapsed() < COMPLAIN_EVERY {
@@ -73,7 +93,7 @@ impl OrderedSource {
             held = self.gate.held().len(),
             after = ?self.closed.elapsed(),
             unacknowledged = progress.unacknowledged,
-            claimed = self.source.claimed(),
+            claimed = self.source.claimed_up_to(progress.reached),
             "held back until earlier events come again"
         );
     }
@@ -81,15 +101,17 @@ impl OrderedSource {
     /// What is held back takes room as well.
     fn room(&self, room: Room) -> Room {
         let held: usize = self.gate.held().map(|delivery| delivery.event.data.len()).sum();
-        let spare = if self.gate.is_open() { 0 } else { self.bytes };
+        // While it is closed, there is always room for one that is missing.
+        let (spare, least) = if self.gate.is_open() { (0, 0) } else { (self.bytes, 1) };
         Room {
-            events: room.events.saturating_sub(self.gate.held().len()),
+            events: room.events.saturating_sub(self.gate.held().len()).max(least),
             bytes: room.bytes.saturating_add(spare).saturating_sub(held),
         }
     }
 
     fn arrive(&mut self, deliveries: Vec<Delivery<NatsLease>>) {
         let was_open = self.gate.is_open();
+        self.arrived = Instant::now();
         for delivery in deliveries {
             let place = Place {
                 stream_sequence: delivery.event.id.sequence,

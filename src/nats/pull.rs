@@ -71,6 +71,8 @@ pub(super) struct Progress {
     pub(super) unacknowledged: usize,
     /// The last consumer sequence that was given out.
     pub(super) delivered: u64,
+    /// The last stream sequence that was given out, as far as the server remembers.
+    pub(super) reached: u64,
 }
 
 /// How long to leave the server alone after it refused a pull.
@@ -157,9 +159,14 @@ impl NatsSource {
         &self.consumer.name
     }
 
-    /// How many events this runner has claims on.
-    pub(super) fn claimed(&self) -> usize {
-        self.leases.count()
+    /// For how long a claim lasts that nobody extends.
+    pub(super) const fn ack_wait(&self) -> Duration {
+        self.consumer.ack_wait
+    }
+
+    /// How many events this runner has claims on, of those up to a sequence of the stream.
+    pub(super) fn claimed_up_to(&self, sequence: u64) -> usize {
+        self.leases.count_up_to(sequence)
     }
 
     /// How far the consumer is, whoever has its events; `None` when it is gone.
@@ -168,6 +175,7 @@ impl NatsSource {
         Ok(info.map(|info| Progress {
             unacknowledged: info.num_ack_pending,
             delivered: info.delivered.consumer_sequence,
+            reached: info.delivered.stream_sequence,
         }))
     }
 
