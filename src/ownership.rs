@@ -199,12 +199,28 @@ impl Ownership {
         }
     }
 
+    /// Works, and renews the ownership meanwhile. The work has to end by the [`fence`](Self::fence)
+    /// once that is lost.
+    pub async fn during<T>(&mut self, working: impl Future<Output = T>) -> T {
+        tokio::pin!(working);
+        tokio::select! {
+            ended = &mut working => ended,
+            () = self.keep() => working.await,
+        }
+    }
+
     /// Lets others take over at once.
     pub async fn give_up(self) {
         if let Err(err) = self.seat.write(None, self.revision).await {
             debug!(key = self.seat.key, %err, "ownership was not given up; it runs out by itself");
         }
     }
+}
+
+/// A name for one who takes seats, that nobody else has.
+#[must_use]
+pub fn a_name() -> String {
+    format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..))
 }
 
 fn owner(entry: &Entry) -> Option<&str> {

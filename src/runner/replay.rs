@@ -21,7 +21,7 @@ use crate::{
         ProvisionError, Replays,
     },
     observer::Observer,
-    ownership::{Ownership, Seat},
+    ownership::{Ownership, Seat, a_name},
     replay::{Outputs, Replay},
     runtime::{self, BuildError, Launcher, Natives, Surroundings},
     settle::OnExhausted,
@@ -76,9 +76,8 @@ impl Replayer {
     /// When it cannot be told.
     pub async fn take_turn(&self, replays: &Replays) -> Result<Ownership, ReplayError> {
         let (bucket, key) = replays.seat().await?;
-        let me = format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..));
         let life = (self.binding.ack_wait / 2).max(OWNERSHIP_MIN);
-        Ok(Seat::new(bucket, key, me, life).take().await)
+        Ok(Seat::new(bucket, key, a_name(), life).take().await)
     }
 
     /// Runs the function over what is left of a replay that was begun. Returns whether that is done;
@@ -100,11 +99,7 @@ impl Replayer {
             binding.handler.start().await?;
             self.work(&binding, replays, replay, fence, shutdown).await
         };
-        tokio::pin!(working);
-        let ended = tokio::select! {
-            ended = &mut working => ended,
-            () = ownership.keep() => working.await,
-        };
+        let ended = ownership.during(working).await;
         binding.handler.stop().await;
         if matches!(ended, Ok(true)) {
             replays.end().await?;

@@ -25,7 +25,7 @@ use crate::{
         Connection, NatsBrake, NatsBuckets, NatsLease, NatsLedger, NatsSink, NatsSource,
         OrderedSource, Provisioned, Waiting, WithComebacks, owners_name,
     },
-    ownership::{Ownership, Seat},
+    ownership::{Ownership, Seat, a_name},
     runtime::{self, BuildError, Surroundings},
     settle::backoff,
     shutdown::Shutdown,
@@ -310,11 +310,7 @@ async fn hold(
     mut ownership: Ownership,
     working: impl Future<Output = Result<(), String>>,
 ) -> Result<(), String> {
-    tokio::pin!(working);
-    let ended = tokio::select! {
-        ended = &mut working => ended,
-        () = ownership.keep() => working.await,
-    };
+    let ended = ownership.during(working).await;
     ownership.give_up().await;
     ended
 }
@@ -325,9 +321,4 @@ fn what_ended(ended: Result<(), SourceError>) -> Result<(), String> {
         Err(SourceError::TakenOver) => Ok(()),
         ended => ended.map_err(|err| err.to_string()),
     }
-}
-
-/// A name that no other runner has.
-fn a_name() -> String {
-    format!("{:016x}{:016x}", fastrand::u64(..), fastrand::u64(..))
 }

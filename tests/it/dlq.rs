@@ -1,14 +1,11 @@
 //! Dead letters come back: they are looked at, sent again to the binding that gave them up, and
 //! thrown away; bindings are paused.
 
-use std::{
-    collections::BTreeMap,
-    process::{Output, Stdio},
-};
+use std::collections::BTreeMap;
 
 use tokio::process::Command;
 
-use crate::harness::{NatsServer, Runner, Site, Streams, eventually};
+use crate::harness::{NatsServer, Runner, Site, Streams, eventually, outcome, verb};
 
 /// Fails for the numbers that the file `poison` says, and notes what it saw.
 const FUNCTION: &str = r#"
@@ -60,22 +57,11 @@ bindings:
 
 impl Bench {
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pelton"));
-        command
-            .args(arguments)
-            .current_dir(self.site.dir())
-            .env("NATS_URL", self.server.url())
-            .env("SITE", self.site.dir())
-            .stdin(Stdio::null())
-            .kill_on_drop(true);
-        command
+        verb(&self.site, &self.server.url(), arguments)
     }
 
     async fn pelton(&self, arguments: &[&str]) -> (i32, String, String) {
-        let Output { status, stdout, stderr } =
-            self.command(arguments).output().await.expect("pelton starts");
-        let text = |bytes| String::from_utf8(bytes).expect("text");
-        (status.code().expect("an exit code"), text(stdout), text(stderr))
+        outcome(self.command(arguments)).await
     }
 
     async fn listed(&self, filter: &[&str]) -> Vec<serde_json::Value> {

@@ -1,10 +1,8 @@
 //! What becomes of events whose tries are used up: `on_exhausted: drop` and `pause`.
 
-use std::{collections::BTreeMap, process::Stdio};
+use std::collections::BTreeMap;
 
-use tokio::process::Command;
-
-use crate::harness::{NatsServer, Runner, Site, Streams, eventually};
+use crate::harness::{NatsServer, Runner, Site, Streams, eventually, printed};
 
 /// Fails for number 4 while the file `poison` is there.
 const FUNCTION: &str = r#"
@@ -45,21 +43,6 @@ bindings:
 
 fn event(n: usize) -> (String, String) {
     (format!("in.k{}", n % 3), format!(r#"{{"n": {n}, "key": "k{}"}}"#, n % 3))
-}
-
-async fn pelton(site: &Site, server: &NatsServer, arguments: &[&str]) -> String {
-    let output = Command::new(env!("CARGO_BIN_EXE_pelton"))
-        .args(arguments)
-        .current_dir(site.dir())
-        .env("NATS_URL", server.url())
-        .env("SITE", site.dir())
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .expect("pelton starts");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).expect("text")
 }
 
 async fn wait_paused(streams: &Streams) {
@@ -162,7 +145,7 @@ async fn an_event_without_tries_pauses_its_binding_on_all_runners() {
         pauses += runner.scrape().await.get("pauses_total", &[("binding", "f")]);
     }
     assert_eq!(pauses, 1.0);
-    let listed = pelton(&site, &server, &["list"]).await;
+    let listed = printed(&site, &server, &["list"]).await;
     assert!(listed.contains("paused") && listed.contains("the bank is closed"), "{listed}");
 
     // The consumer's numbers show that nobody gets these.
@@ -174,7 +157,7 @@ async fn an_event_without_tries_pauses_its_binding_on_all_runners() {
     assert_eq!(streams.letters().await.len(), 0);
 
     std::fs::remove_file(site.path("poison")).expect("it was broken");
-    pelton(&site, &server, &["resume", "f"]).await;
+    printed(&site, &server, &["resume", "f"]).await;
     streams.wait_count("OUT", 8).await;
     streams.wait_settled("t-f").await;
     let (keys, fourth) = outputs(&streams).await;
@@ -205,7 +188,7 @@ async fn a_pause_keeps_the_order_of_keys() {
     let (keys, _) = outputs(&streams).await;
     assert_eq!(keys["k1"], [1], "the key of the event that failed goes on behind it");
     std::fs::remove_file(site.path("poison")).expect("it was broken");
-    pelton(&site, &server, &["resume", "f"]).await;
+    printed(&site, &server, &["resume", "f"]).await;
     streams.wait_count("OUT", 30).await;
     streams.wait_settled("t-f").await;
     let (keys, fourth) = outputs(&streams).await;
@@ -231,7 +214,7 @@ async fn one_event_of_a_batch_pauses_and_none_is_lost() {
     wait_paused(&streams).await;
     runner.metric("invocations_in_flight", &[("binding", "f")], |held| held == 0.0).await;
     std::fs::remove_file(site.path("poison")).expect("it was broken");
-    pelton(&site, &server, &["resume", "f"]).await;
+    printed(&site, &server, &["resume", "f"]).await;
     streams.wait_count("OUT", 60).await;
     streams.wait_settled("t-f").await;
     let (keys, fourth) = outputs(&streams).await;
@@ -261,7 +244,7 @@ async fn a_pause_outlives_the_runner_and_the_server() {
     })
     .await;
     std::fs::remove_file(site.path("poison")).expect("it was broken");
-    pelton(&site, &server, &["resume", "f"]).await;
+    printed(&site, &server, &["resume", "f"]).await;
     streams.wait_count("OUT", 6).await;
     streams.wait_settled("t-f").await;
     assert_once(outputs(&streams).await.0, 6, false);

@@ -9,6 +9,7 @@ mod runner;
 mod scrape;
 mod site;
 mod streams;
+mod verb;
 
 pub(crate) use cluster::Cluster;
 pub(crate) use nats_server::{NatsServer, free_port};
@@ -18,6 +19,7 @@ pub(crate) use runner::Runner;
 pub(crate) use scrape::Scrape;
 pub(crate) use site::Site;
 pub(crate) use streams::{Letter, Streams};
+pub(crate) use verb::{outcome, printed, told, verb};
 
 /// How many events the tests under load send.
 pub(crate) fn load() -> usize {

@@ -25,6 +25,23 @@ pub(crate) fn site(bindings: &str, function: &str) -> Site {
     site
 }
 
+/// Events of the key `k0` fail for as long as there is no file `open`.
+pub(crate) fn with_hot_key(binding: &str) -> Site {
+    let function = r#"
+import os
+
+def handle(event, context):
+    if event.data["key"] == "k0" and not os.path.exists(os.environ["SITE"] + "/open"):
+        raise ValueError("closed")
+    return event.data
+"#;
+    let site = Site::with(&format!(
+        "functions: {{ f: {{ run: f.py, env: {{ SITE: \"${{SITE}}\" }} }} }}\nbindings:\n  - {binding}\n"
+    ));
+    site.file("f.py", function);
+    site
+}
+
 pub(crate) fn event(key: usize, n: usize) -> (String, String) {
     (format!("in.k{key}"), format!(r#"{{"key": "k{key}", "n": {n}}}"#))
 }
@@ -106,18 +123,7 @@ async fn a_lane_that_is_full_holds_up_the_others_and_a_metric_says_so() {
     let server = NatsServer::start().await;
     let streams = server.streams().await;
     let binding = "{ subject: in.>, function: f, publish: out.f, order_by: { json: /key }, lane_limit: 5, retry: { attempts: 100000, backoff: 50ms..50ms } }";
-    let function = r#"
-import os
-
-def handle(event, context):
-    if event.data["key"] == "k0" and not os.path.exists(os.environ["SITE"] + "/open"):
-        raise ValueError("closed")
-    return event.data
-"#;
-    let site = Site::with(&format!(
-        "functions: {{ f: {{ run: f.py, env: {{ SITE: \"${{SITE}}\" }} }} }}\nbindings:\n  - {binding}\n"
-    ));
-    site.file("f.py", function);
+    let site = with_hot_key(binding);
     let mut runner = Runner::start(&site, &server).await;
     streams.send_many(200, |n| event(0, n)).await;
     runner.metric("lanes_blocked", &[("binding", "f")], |blocked| blocked == 1.0).await;

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 
 use crate::{
     harness::{NatsServer, Runner, Site, Streams, eventually, load},
-    ordered::{assert_in_order, by_key, event, send, site},
+    ordered::{assert_in_order, by_key, event, send, site, with_hot_key},
 };
 
 /// Answers with the event and who it is, slowly enough for others to get in between.
@@ -195,19 +195,7 @@ async fn a_hot_key_holds_back_only_its_partition() {
     let server = NatsServer::start().await;
     let streams = server.streams().await;
     let more = "partitions: 4, concurrency: 4, lane_limit: 5, retry: { attempts: 100000, backoff: 50ms..50ms }";
-    let function = r#"
-import os
-
-def handle(event, context):
-    if event.data["key"] == "k0" and not os.path.exists(os.environ["SITE"] + "/open"):
-        raise ValueError("closed")
-    return event.data
-"#;
-    let site = Site::with(&format!(
-        "functions: {{ f: {{ run: f.py, env: {{ SITE: \"${{SITE}}\" }} }} }}\nbindings:\n  - {}\n",
-        binding("{ json: /key }", more)
-    ));
-    site.file("f.py", function);
+    let site = with_hot_key(&binding("{ json: /key }", more));
     let mut runners = start(&site, &server, 2).await;
     streams.send_many(200, |n| event(0, n)).await;
     // All of it is copied: its partition has more than it takes.

@@ -1,10 +1,6 @@
 //! `pelton permissions` prints what suffices, and nothing that could be left out.
 
-use std::{
-    fmt::Write as _,
-    path::Path,
-    process::{Output, Stdio},
-};
+use std::{fmt::Write as _, path::Path};
 
 use async_nats::{
     ConnectOptions,
@@ -12,9 +8,8 @@ use async_nats::{
 };
 use futures_util::{StreamExt as _, stream::iter};
 use pelton::subject::covers;
-use tokio::process::Command;
 
-use crate::harness::{NatsServer, Runner, Site, Streams, eventually};
+use crate::harness::{NatsServer, Runner, Site, Streams, eventually, outcome, verb};
 
 /// How many runners and commands are at work at the same time.
 const AT_ONCE: usize = 6;
@@ -96,19 +91,9 @@ async fn streams(server: &NatsServer, account: &str) -> Streams {
 }
 
 async fn pelton(site: &Site, arguments: &[&str], env: &[(&str, &str)]) -> (i32, String, String) {
-    let Output { status, stdout, stderr } = Command::new(env!("CARGO_BIN_EXE_pelton"))
-        .args(arguments)
-        .current_dir(site.dir())
-        .env("PELTON_LOG_FORMAT", "json")
-        .env("NATS_URL", "nats://127.0.0.1:1")
-        .envs(env.iter().copied())
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .expect("pelton starts");
-    let text = |bytes| String::from_utf8(bytes).expect("text");
-    (status.code().expect("an exit code"), text(stdout), text(stderr))
+    let mut verb = verb(site, "nats://127.0.0.1:1", arguments);
+    verb.env("PELTON_LOG_FORMAT", "json").envs(env.iter().copied());
+    outcome(verb).await
 }
 
 /// The subjects that the server refused, as a log tells.

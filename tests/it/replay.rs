@@ -1,14 +1,11 @@
 //! `pelton replay`: stored events through a function once more.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    process::{Output, Stdio},
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde_json::Value;
 use tokio::process::{Child, Command};
 
-use crate::harness::{NatsServer, Runner, Site, Streams, eventually};
+use crate::harness::{NatsServer, Runner, Site, Streams, eventually, outcome, told, verb};
 
 /// Notes each call, waits for as long as the file `pause` says, fails for the keys in `poison`.
 const FUNCTION: &str = r#"
@@ -87,22 +84,11 @@ impl Bench {
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pelton"));
-        command
-            .args(arguments)
-            .current_dir(self.site.dir())
-            .env("NATS_URL", self.server.url())
-            .env("SITE", self.site.dir())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .kill_on_drop(true);
-        command
+        verb(&self.site, &self.server.url(), arguments)
     }
 
     async fn pelton(&self, arguments: &[&str]) -> (i32, String, String) {
-        let output = self.command(arguments).output().await.expect("pelton starts");
-        told(output)
+        outcome(self.command(arguments)).await
     }
 
     /// A replay of `f` to its end: its exit code and what it reports.
@@ -139,11 +125,6 @@ impl Bench {
         let left: Vec<(String, usize)> = subjects.expect("it is").try_collect().await.expect("ok");
         assert!(left.is_empty(), "{left:?}");
     }
-}
-
-fn told(output: Output) -> (i32, String, String) {
-    let text = |bytes| String::from_utf8(bytes).expect("text");
-    (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
 }
 
 #[tokio::test(flavor = "multi_thread")]

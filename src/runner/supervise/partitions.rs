@@ -10,12 +10,12 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
-use super::{Supervised, a_name, hold, what_ended};
+use super::{Supervised, hold, what_ended};
 use crate::{
     keyvalue::Bucket,
     membership::{Crowd, Membership},
     nats::{Hop, NatsLease, NatsSource, OrderedSource, Originals, WithComebacks},
-    ownership::{Ownership, Seat, Seen},
+    ownership::{Ownership, Seat, Seen, a_name},
     shutdown::Shutdown,
     source::{Fence, Source},
 };

@@ -1,11 +1,9 @@
 //! Events that kill the process that handles them.
 
-use std::{process::Stdio, time::Instant};
-
-use tokio::process::Command;
+use std::time::Instant;
 
 use super::{Size, check::text, fleet::Fleet, load, report::Report};
-use crate::harness::{NatsServer, Runner, Site, Streams, eventually};
+use crate::harness::{NatsServer, Runner, Site, Streams, eventually, printed};
 
 /// Events that kill their process are found among all others, alone and in batches, and come back
 /// once each when the function is mended.
@@ -40,7 +38,7 @@ async fn events_that_kill_their_process_are_the_only_dead_letters() {
 
         site.file("f.py", function(!batch.is_empty(), "False"));
         let mut runner = Runner::start(&site, &server).await;
-        redrive(&site, &server).await;
+        printed(&site, &server, &["dlq", "redrive"]).await;
         eventually("the dead-letter stream is empty", async || {
             (streams.count("T_DLQ").await == 0).then_some(())
         })
@@ -83,17 +81,4 @@ async fn once(
     report.zero(&format!("duplicated{when}"), count - outputs.len());
     let lost = expected.filter(|n| outputs.binary_search(n).is_err()).count();
     report.zero(&format!("lost{when}"), lost);
-}
-
-async fn redrive(site: &Site, server: &NatsServer) {
-    let output = Command::new(env!("CARGO_BIN_EXE_pelton"))
-        .args(["dlq", "redrive"])
-        .current_dir(site.dir())
-        .env("NATS_URL", server.url())
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await
-        .expect("pelton starts");
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
