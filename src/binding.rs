@@ -20,6 +20,7 @@ use std::sync::Arc;
 use tokio::{sync::Semaphore, time::sleep_until};
 
 use crate::{
+    deferral::Deferral,
     handler::Handler,
     manifest,
     metrics::{BindingMetrics, Metrics},
@@ -54,6 +55,8 @@ pub struct Binding<K, L> {
     pub ledger: L,
     /// Where the state of its keys is, if it keeps any.
     pub store: Option<Store>,
+    /// Where its events wait for long, if this server can send them on.
+    pub deferral: Option<Deferral>,
     /// What stops it on all runners.
     pub brake: Arc<dyn Brake>,
     /// Its handles.

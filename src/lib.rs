@@ -3,6 +3,7 @@
 pub mod admin;
 pub mod binding;
 pub mod cloudevents;
+pub mod deferral;
 pub mod duration;
 mod embed;
 pub mod event;

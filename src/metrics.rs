@@ -52,6 +52,7 @@ pub struct Metrics {
     consumer_paused: IntGaugeVec,
     oldest_unacked: IntGaugeVec,
     dead_letter_messages: IntGaugeVec,
+    deferred_events: IntGaugeVec,
     lanes_blocked: IntGaugeVec,
     partitions_owned: IntGaugeVec,
     nats_connected: IntGauge,
@@ -255,6 +256,12 @@ impl Metrics {
                 "Dead letters that wait in the stream.",
                 &["binding"],
             )?,
+            deferred_events: gauges(
+                &registry,
+                "deferred_events",
+                "Events that wait for a try that is more than a minute ahead.",
+                &["binding"],
+            )?,
             lanes_blocked: gauges(
                 &registry,
                 "lanes_blocked",
@@ -358,6 +365,11 @@ impl Metrics {
     /// Shows how many dead letters of a binding wait.
     pub fn dead_letters_waiting(&self, binding: &str, count: u64) {
         self.dead_letter_messages.with_label_values(&[binding]).set(clamp(count));
+    }
+
+    /// Shows how many events of a binding are deferred.
+    pub fn deferred(&self, binding: &str, count: u64) {
+        self.deferred_events.with_label_values(&[binding]).set(clamp(count));
     }
 
     /// Shows whether there is a connection.

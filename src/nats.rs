@@ -6,6 +6,7 @@ mod buckets;
 mod comeback;
 mod connect;
 mod copies;
+mod deferred;
 mod gate;
 mod hop;
 mod inspect;
@@ -39,10 +40,10 @@ pub use pause::{CENTURY, NatsBrake};
 pub use permissions::{Allowed, Permission, Permissions, Purpose, UnknownStream};
 pub use provision::{
     Adoption, Applied, Failed, Field, Kind, Object, Plan, Planned, ProvisionError, Provisioned,
-    Provisioning, Replays, Step, owners_name,
+    Provisioning, Replays, Step, owners_name, warnings,
 };
 pub use publish::NatsSink;
 pub use pull::NatsSource;
 pub use send::Receipt;
 pub use until::{Bounded, Until};
-pub use windows::{Windows, output_warnings};
+pub use windows::Windows;

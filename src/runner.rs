@@ -19,7 +19,7 @@ use crate::{
     metrics::Metrics,
     nats::{
         Connection, ConnectionError, ProvisionError, Provisioned, Provisioning, Waiting, Windows,
-        output_warnings, read_gauges, watch_comebacks,
+        read_gauges, warnings, watch_comebacks,
     },
     observer::Observer,
     runtime::{BuildError, Launcher, Natives},
@@ -141,9 +141,10 @@ impl Runner {
             tell_paused,
         ));
         background.spawn(watch_comebacks(connection.clone(), Arc::clone(&self.manifest), found));
-        background.spawn(look_at_outputs(connection.clone(), Arc::clone(&self.manifest)));
+        background.spawn(look_around(connection.clone(), Arc::clone(&self.manifest)));
         if self.exit_when_idle {
-            let idle = idle(connection.clone(), Arc::clone(&provisioned));
+            let idle =
+                idle(connection.clone(), Arc::clone(&self.manifest), Arc::clone(&provisioned));
             let drain = shutdown.drain.clone();
             background.spawn(async move {
                 idle.await;
@@ -241,12 +242,12 @@ async fn until<T>(shutdown: &Shutdown, work: impl Future<Output = T>) -> Option<
 }
 
 /// Returns once two looks in a row have found nothing pending and nothing unacknowledged.
-async fn idle(connection: Connection, provisioned: Arc<Provisioned>) {
+async fn idle(connection: Connection, manifest: Arc<Manifest>, provisioned: Arc<Provisioned>) {
     let mut tick = tokio::time::interval(IDLE_EVERY);
     let mut quiet = 0;
     while quiet < 2 {
         tick.tick().await;
-        quiet = match provisioned.lag(&connection).await {
+        quiet = match provisioned.lag(&connection, &manifest).await {
             Ok(0) => quiet + 1,
             _ => 0,
         };
@@ -254,11 +255,11 @@ async fn idle(connection: Connection, provisioned: Arc<Provisioned>) {
     info!("nothing is pending any more");
 }
 
-/// Beside the work: whether outputs can be stored twice keeps nobody from running, nor does a
-/// permission that is missing only for looking.
-async fn look_at_outputs(connection: Connection, manifest: Arc<Manifest>) {
-    match output_warnings(&connection, &manifest, Windows::AsTheyAre).await {
-        Ok(warnings) => warnings.iter().for_each(|warning| warn!("{warning}")),
+/// Beside the work: what could be better keeps nobody from running, nor does a permission that is
+/// missing only for looking.
+async fn look_around(connection: Connection, manifest: Arc<Manifest>) {
+    match warnings(&connection, &manifest, Windows::AsTheyAre).await {
+        Ok(found) => found.iter().for_each(|warning| warn!("{warning}")),
         Err(err) => info!(%err, "the streams that outputs go to cannot be looked at"),
     }
 }

@@ -59,6 +59,8 @@ pub enum Admission {
     DeadLetter(Letter),
     /// Not at all: its letter is stored, its payload must stay.
     Parked,
+    /// Not here: it waits elsewhere until then.
+    Deferred(OffsetDateTime),
 }
 
 /// A decision to give an event up.
@@ -202,6 +204,9 @@ pub fn admit(record: &Record, policy: &Policy) -> Admission {
     if record.parked {
         return Admission::Parked;
     }
+    if let Some(due) = record.deferred {
+        return Admission::Deferred(due);
+    }
     if record.losses > policy.losses {
         return Admission::DeadLetter(Letter {
             reason: Reason::Crashed,
@@ -337,6 +342,13 @@ pub const fn stay_parked() -> Settlement {
         exhausted: None,
         ack: Ack::Redeliver { after: RETRY_AFTER_MAX },
     }
+}
+
+/// An event that waits elsewhere stays away if it has to wait here after all.
+#[must_use]
+pub fn stay_deferred(rest: time::Duration) -> Settlement {
+    let after = Duration::try_from(rest).unwrap_or_default();
+    Settlement { ack: Ack::Redeliver { after }, ..stay_parked() }
 }
 
 fn give_back(record: Record, delivered: u64, after: Duration) -> Settlement {

@@ -40,6 +40,8 @@ pub struct Delivery<L> {
     pub origin: Arc<Origin>,
     /// Where its record is kept, if not under its own name: that of a life before must not count.
     pub place: Option<(Arc<Origin>, u64)>,
+    /// What is remembered of it although nothing is kept at its place.
+    pub record: Record,
     /// How often the server has delivered it, this time included.
     pub delivered: u64,
     /// The claim; dropping it means redelivery.

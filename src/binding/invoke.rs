@@ -33,6 +33,8 @@ pub(super) enum Ended {
     GivenUp(Letter),
     /// Nor was it, for good.
     Parked,
+    /// Nor was it: it waits elsewhere until then.
+    Deferred(OffsetDateTime),
 }
 
 /// How an invocation went, for whoever watches.
@@ -71,11 +73,9 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
 
     /// What is known of an event that was delivered before, and what that means for it now.
     pub(super) async fn recall<C: Lease>(&self, passage: &mut Passage<C>) -> Admission {
-        let unheard_of = !self.ledger.inherits(passage.event.id.sequence);
-        if passage.delivered <= 1 && !passage.recalled && unheard_of {
-            return Admission::Run;
-        }
-        if !std::mem::replace(&mut passage.recalled, true) {
+        let inherits = self.ledger.inherits(passage.event.id.sequence);
+        let unheard_of = passage.delivered <= 1 && !inherits;
+        if !std::mem::replace(&mut passage.recalled, true) && !unheard_of {
             self.read_record(passage).await;
         }
         passage.event.attempt = passage.record.attempt();
@@ -87,7 +87,10 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             self.metrics.redeliveries.inc();
         }
         let (origin, sequence) = passage.place();
-        passage.record = self.ledger.read(origin, sequence).await;
+        let kept = self.ledger.read(origin, sequence).await;
+        if kept != Record::default() {
+            passage.record = kept;
+        }
         if passage.behind {
             passage.record.waited(passage.delivered);
         } else if passage.record.account(passage.delivered) {
@@ -114,6 +117,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
                 return self.not_run(passage, Ended::GivenUp(letter));
             }
             Admission::Parked => return self.not_run(passage, Ended::Parked),
+            Admission::Deferred(due) => return self.not_run(passage, Ended::Deferred(due)),
         };
         self.ended(passage, end, started.elapsed())
     }
@@ -155,6 +159,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
                 letter.failed.last().map_or(Outcome::Crash, |last| last.outcome),
                 letter.error.clone(),
             ),
+            Ended::Deferred(_) => (Outcome::Unavailable, "it waits elsewhere".to_owned()),
             _ => (Outcome::Unavailable, "its letter is stored, its payload stays here".to_owned()),
         };
         self.count(passage, outcome);

@@ -44,14 +44,14 @@ pub(super) struct Entry {
 
 impl<C> Passage<C> {
     pub(super) fn new(delivery: Delivery<C>, key: Option<Arc<str>>, held: &Arc<Held>) -> Self {
-        let Delivery { event, origin, place, delivered, lease } = delivery;
+        let Delivery { event, origin, place, record, delivered, lease } = delivery;
         let slot = Slot::take(held, event.data.len());
         Self {
             event,
             origin,
             place,
             delivered,
-            record: Record::default(),
+            record,
             recalled: false,
             key,
             behind: false,

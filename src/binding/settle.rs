@@ -15,13 +15,14 @@ use super::{
     store::Written,
 };
 use crate::{
+    deferral,
     event::{Event, Headers, Publish},
     letter::{self, Written as Letters},
     observer::Invocation,
     outputs::Provenance,
     settle::{
         Ack, End, Exhausted, GIVEN_BACK_FOR, Letter, Memory, Now, Outcome, RETRY_AFTER_MAX, Reason,
-        Record, Settlement, give_up, settle, stay_parked,
+        Record, Settlement, give_up, settle, stay_deferred, stay_parked,
     },
     source::{Lease, Ledger, PublishError, SettleError, Sink, Stored},
     telemetry::{Step, Trace},
@@ -46,6 +47,8 @@ struct Settled {
     ack: Ack,
     /// Whether its record has no more use once it is released.
     forget: bool,
+    /// Whether it waits elsewhere, so that this delivery is done with.
+    deferred: bool,
     /// Whether it keeps its claim.
     held: bool,
 }
@@ -65,6 +68,10 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             return Left::nothing();
         }
         let mut wait = self.wait(&ended);
+        let mut due = match ended {
+            Ended::Deferred(due) => Some(due),
+            _ => None,
+        };
         let mut settlement = self.decide(&passage, ended);
         match self.keep(&mut passage, &settlement).await {
             Written::Stored => {}
@@ -89,11 +96,16 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
         if let Memory::Write(mut record) = memory {
             if stays {
                 record.goes_on(passage.delivered);
+            } else if !stops {
+                due = due.or_else(|| self.defers(&ack));
             }
-            let (origin, sequence) = passage.place();
-            self.ledger.write(origin, sequence, &record).await;
-            passage.record = record;
+            record.deferred = due;
+            self.remember(&mut passage, record).await;
         }
+        let deferred = match due {
+            Some(due) => self.defer(&mut passage, due).await,
+            None => false,
+        };
         let dead_letter = letter.as_ref().map(|letter| letter.reason);
         if let Some(letter) = letter
             && !self.bury(&letter, &passage, told.trace.as_deref()).await
@@ -104,7 +116,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
         if let Some(how) = exhausted {
             self.exhaust(how, told.error.as_deref().unwrap_or_default(), &passage, run).await;
         }
-        let end = Settled { told, dead_letter, exhausted, ack, forget, held: false };
+        let end = Settled { told, dead_letter, exhausted, ack, forget, deferred, held: false };
         let after = match end.ack {
             Ack::Redeliver { after } if wait != Wait::InStream => after,
             _ => return Left { stops, ..self.release(passage, end).await },
@@ -150,11 +162,13 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
     }
 
     async fn release<C: Lease>(&self, passage: Passage<C>, end: Settled) -> Left<C> {
-        let recorded = end.forget.then(|| passage.place()).map(|(origin, n)| (origin.clone(), n));
+        let word = if end.deferred { &Ack::Done } else { &end.ack };
+        let forget = (end.forget || end.deferred) && !matches!(word, Ack::Redeliver { .. });
+        let recorded = forget.then(|| passage.place()).map(|(origin, n)| (origin.clone(), n));
         let place = self.place(&passage.event.id.stream);
-        let settling = passage.trace.settle(end.ack.word(), place);
+        let settling = passage.trace.settle(word.word(), place);
         let Passage { event, lease, mut slot, key, .. } = passage;
-        let released = say(lease, &end.ack, settling).await;
+        let released = say(lease, word, settling).await;
         self.all_metrics.step(|| {
             match &released {
                 Ok(()) => self.metrics.settled(&end.ack),
@@ -167,9 +181,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             warn!(event = %event.id, %err, "the event will be delivered again");
             return Left::settled(key);
         }
-        if let Some((origin, sequence)) = recorded
-            && !matches!(end.ack, Ack::Redeliver { .. })
-        {
+        if let Some((origin, sequence)) = recorded {
             self.ledger.forget(&origin, sequence).await;
         }
         if end.ack == Ack::Done {
@@ -197,7 +209,44 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             }
             Ended::GivenUp(letter) => give_up(letter),
             Ended::Parked => stay_parked(),
+            Ended::Deferred(due) => stay_deferred(due - OffsetDateTime::now_utc()),
         }
+    }
+
+    /// Writes the record of an event.
+    async fn remember<C>(&self, passage: &mut Passage<C>, record: Record) {
+        passage.record = record;
+        let (origin, sequence) = passage.place();
+        self.ledger.write(origin, sequence, &passage.record).await;
+    }
+
+    /// Until when an event waits elsewhere that is to run again so much later.
+    fn defers(&self, ack: &Ack) -> Option<OffsetDateTime> {
+        match ack {
+            Ack::Redeliver { after }
+                if self.deferral.is_some() && *after > deferral::LONGER_THAN =>
+            {
+                Some(OffsetDateTime::now_utc() + *after)
+            }
+            _ => None,
+        }
+    }
+
+    /// Stores an event where it waits. One for which there is no room there, whatever anybody does,
+    /// waits in its stream after all.
+    async fn defer<C>(&self, passage: &mut Passage<C>, due: OffsetDateTime) -> bool {
+        let stored = match &self.deferral {
+            Some(deferral) => {
+                let message = deferral.write(self.from(passage), &passage.record, due);
+                self.sink.publish(message).await.map_err(|err| err.to_string())
+            }
+            None => Err("this server has no schedules".to_owned()),
+        };
+        let Err(why) = stored else { return true };
+        warn!(event = %passage.event.id, why, "an event waits for its next try in its stream");
+        let record = Record { deferred: None, seen: passage.delivered, ..passage.record.clone() };
+        self.remember(passage, record).await;
+        false
     }
 
     /// Stores what a successful call makes of the state of its key.
@@ -273,7 +322,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
     }
 
     fn tell(&self, event: &Event, end: Settled) {
-        let Settled { told, dead_letter, exhausted, ack, held, .. } = end;
+        let Settled { told, dead_letter, exhausted, ack, deferred, held, .. } = end;
         let Told { outcome, took, error, outputs, trace } = told;
         if let Some(reason) = dead_letter {
             warn!(
@@ -284,7 +333,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             info!(
                 event = %event.id, binding = self.spec.name, outcome = outcome.as_str(),
                 attempt = event.attempt, error, trace_id = trace,
-                "{}", if held { "held back" } else { "given back" }
+                "{}", if deferred { "deferred" } else if held { "held back" } else { "given back" }
             );
         }
         let Some(observer) = &self.observer else { return };

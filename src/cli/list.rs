@@ -52,6 +52,7 @@ fn describe(report: &Report) -> String {
         "STATE",
         "LAG",
         "UNACKED",
+        "DEFERRED",
         "DEAD",
         "LAST ERROR",
     ];
@@ -67,6 +68,7 @@ fn describe(report: &Report) -> String {
                 binding.state.to_owned(),
                 binding.lag.to_string(),
                 binding.ack_pending.to_string(),
+                binding.deferred.to_string(),
                 binding.dead_letters.to_string(),
                 binding.last_error.clone().unwrap_or_default(),
             ]

@@ -10,7 +10,7 @@ use pelton::{
     admin,
     manifest::Manifest,
     metrics::Metrics,
-    nats::{Provisioned, Provisioning, Windows, output_warnings},
+    nats::{Provisioned, Provisioning, Windows, warnings},
     runner::{FirstStart, Runner, Status},
     runtime::{Launcher, Natives},
     shutdown::Shutdown,
@@ -83,7 +83,7 @@ async fn check(manifest: &Manifest) -> Result<ExitCode, Failure> {
     for drift in &found.drift {
         say!("differs: {drift}");
     }
-    for warning in output_warnings(&connection, manifest, Windows::AsTheyAre).await? {
+    for warning in warnings(&connection, manifest, Windows::AsTheyAre).await? {
         say!("warning: {warning}");
     }
     say!("ok: {} can run here", manifest.name);

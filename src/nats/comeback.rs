@@ -1,4 +1,5 @@
-//! Events that come back from the dead letters, beside those of their binding's own consumer.
+//! Events that come back, from the dead letters or after a long wait, beside those of their binding's
+//! own consumer.
 //!
 //! They are few and far between: nothing is asked for until there are any, so that a binding
 //! without costs nothing. From then on a few more events are held than there are slots.
@@ -18,12 +19,13 @@ use super::{
     pull::NatsSource,
 };
 use crate::{
+    deferral,
     manifest::{Binding, Manifest},
     redrive,
     source::{Delivery, Room, Source, SourceError},
 };
 
-/// Events that come back at the same time, for one binding.
+/// Events that come back at the same time, for one binding, at least.
 const AT_ONCE: usize = 4;
 /// How often it is looked whether any have.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
@@ -82,6 +84,8 @@ struct Comebacks {
     found: Option<(Consumer, Stream<()>)>,
     /// Their subjects, without what all have in common.
     names: Vec<String>,
+    /// As many of them are held at a time.
+    at_once: usize,
     extensions: IntCounter,
     waiting: Waiting,
     source: Option<NatsSource>,
@@ -102,7 +106,12 @@ impl<S> WithComebacks<S> {
     ) -> Self {
         let found = provisioned.comebacks(binding);
         let names = std::iter::once(&binding.name).chain(&binding.renamed_from).cloned().collect();
-        Self::of(main, connection, found, names, extensions, waiting)
+        // Those that waited for long may be many, and all due at once.
+        let at_once = match binding.order {
+            None => AT_ONCE.max(binding.concurrency.get() / 4),
+            Some(_) => AT_ONCE,
+        };
+        Self::of(main, connection, found, (names, at_once), extensions, waiting)
     }
 
     /// As [`new`](Self::new), of one partition.
@@ -119,14 +128,14 @@ impl<S> WithComebacks<S> {
         let found = found.map(|part| (part.comebacks, part.dead_letters));
         let count = binding.partitions().unwrap_or(NonZeroUsize::MIN);
         let names = vec![part_comeback(&binding.name, count, number)];
-        Self::of(main, connection, found, names, extensions, waiting)
+        Self::of(main, connection, found, (names, AT_ONCE), extensions, waiting)
     }
 
     fn of(
         main: S,
         connection: &Connection,
         found: Option<(Consumer, Stream<()>)>,
-        names: Vec<String>,
+        (names, at_once): (Vec<String>, usize),
         extensions: IntCounter,
         waiting: Waiting,
     ) -> Self {
@@ -134,6 +143,7 @@ impl<S> WithComebacks<S> {
             connection: connection.clone(),
             found,
             names,
+            at_once,
             extensions,
             waiting,
             source: None,
@@ -152,7 +162,7 @@ impl Comebacks {
                 self.open().await?;
                 continue;
             };
-            let room = Room { events: room.events.min(AT_ONCE), bytes: room.bytes };
+            let room = Room { events: room.events.min(self.at_once), bytes: room.bytes };
             return source
                 .pull(room)
                 .await
@@ -175,9 +185,9 @@ impl Comebacks {
             return std::future::pending().await;
         };
         consumer.sweep(&self.connection, &stream).await;
-        let extensions = self.extensions.clone();
+        let (extensions, at_once) = (self.extensions.clone(), self.at_once);
         let (source, extender) =
-            NatsSource::of(&self.connection, consumer, AT_ONCE, extensions, Some(stream)).await?;
+            NatsSource::of(&self.connection, consumer, at_once, extensions, Some(stream)).await?;
         self.background.spawn(extender);
         self.source = Some(source);
         Ok(())
@@ -186,6 +196,9 @@ impl Comebacks {
 
 fn restored(delivery: Delivery<NatsLease>) -> Delivery<NatsLease> {
     let place = (Arc::clone(&delivery.origin), delivery.event.id.sequence);
+    if let Some((event, origin, record)) = deferral::read(&delivery.event, &delivery.origin) {
+        return Delivery { event, origin, record, place: Some(place), ..delivery };
+    }
     let (event, origin) = redrive::read(delivery.event, delivery.origin);
     Delivery { event, origin, place: Some(place), ..delivery }
 }

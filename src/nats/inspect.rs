@@ -9,6 +9,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
     connect::Connection,
+    deferred::{deferred, defers},
     message, pause,
     provision::{
         BINDING, OWNER, ProvisionError, Provisioned, find, find_stream, part_infos, stream_of,
@@ -48,6 +49,8 @@ pub struct BindingReport {
     pub ack_pending: u64,
     /// Pending and unacknowledged events together.
     pub lag: u64,
+    /// Events that wait for a try that is more than a minute ahead; not part of the lag.
+    pub deferred: u64,
     /// Dead letters that wait.
     pub dead_letters: u64,
     /// Why it is paused, if it is; else reason, error and time of the newest dead letter.
@@ -73,10 +76,15 @@ impl Report {
     /// # Errors
     /// When `JetStream` does not answer.
     pub async fn of(connection: &Connection, manifest: &Manifest) -> Result<Self, ProvisionError> {
+        let deferred = match defers(connection, manifest).await? {
+            true => deferred(connection, manifest).await?,
+            false => BTreeMap::new(),
+        };
         let mut bindings = Vec::with_capacity(manifest.bindings.len());
         let mut streams: Vec<String> = manifest.streams.iter().map(|s| s.name.clone()).collect();
         for binding in &manifest.bindings {
-            let report = binding_report(connection, manifest, binding).await?;
+            let mut report = binding_report(connection, manifest, binding).await?;
+            report.deferred = deferred.get(&binding.name).copied().unwrap_or(0);
             streams.extend(report.stream.clone());
             bindings.push(report);
         }
@@ -144,6 +152,12 @@ pub(crate) async fn read_gauges(
         let waiting = counts.iter().find(|(held, _)| *held == subject).map_or(0, |(_, n)| *n);
         metrics.dead_letters_waiting(&binding.name, waiting as u64);
     }
+    if provisioned.may_defer() {
+        let deferred = deferred(connection, manifest).await?;
+        for binding in &manifest.bindings {
+            metrics.deferred(&binding.name, deferred.get(&binding.name).copied().unwrap_or(0));
+        }
+    }
     Ok(paused)
 }
 
@@ -202,6 +216,7 @@ async fn binding_report(
         pending,
         ack_pending,
         lag: pending + ack_pending,
+        deferred: 0,
         dead_letters,
         last_error: paused.or(last_error),
     })

@@ -24,11 +24,15 @@ use thiserror::Error;
 
 use super::{
     connect::Connection,
+    deferred::{all_deferred, defers},
     inspect::{Orphan, orphans_of},
     ledger::NatsLedger,
     windows::{Windows, output_warnings},
 };
-use crate::manifest::{Binding, Manifest};
+use crate::{
+    deferral::Deferral,
+    manifest::{Binding, Manifest},
+};
 
 pub(super) use bucket::ledger_name;
 pub use bucket::owners_name;
@@ -84,6 +88,8 @@ pub struct Provisioned {
     parts: Vec<Consumer>,
     part_comebacks: Vec<Consumer>,
     dead_letters: Stream<()>,
+    /// Whether long waits can be waited for among the dead letters.
+    defers: bool,
     /// What was created, for people.
     pub created: Vec<String>,
     /// Where what exists differs from the manifest, for people.
@@ -161,6 +167,7 @@ impl Provisioned {
         let dead_letters = connection.context.get_stream_no_info(&manifest.dead_letter.stream);
         let dead_letters =
             dead_letters.await.map_err(|err| ProvisionError::Unavailable(err.to_string()))?;
+        let defers = defers(connection, manifest).await?;
         Ok(Self {
             ledger,
             consumers,
@@ -168,6 +175,7 @@ impl Provisioned {
             parts,
             part_comebacks,
             dead_letters,
+            defers,
             created,
             drift,
         })
@@ -187,12 +195,34 @@ impl Provisioned {
         NatsLedger::new(connection.clone(), stream, &bucket, &binding.name, ancestor)
     }
 
-    /// Events of all bindings that are not acknowledged yet, delivered or not.
+    /// Where a binding's events wait for long; nowhere, in order or on a server that cannot send them
+    /// on.
+    #[must_use]
+    pub fn deferral(&self, manifest: &Manifest, binding: &Binding) -> Option<Deferral> {
+        let defers = self.defers && binding.order.is_none();
+        defers.then(|| Deferral::new(&manifest.name, &binding.name))
+    }
+
+    /// Whether any binding may have deferred events.
+    pub(super) const fn may_defer(&self) -> bool {
+        self.defers
+    }
+
+    /// Events of all bindings that are not acknowledged yet, delivered or not, deferred ones among
+    /// them.
     ///
     /// # Errors
     /// When `JetStream` does not answer.
-    pub async fn lag(&self, connection: &Connection) -> Result<u64, ProvisionError> {
-        let mut lag = 0;
+    pub async fn lag(
+        &self,
+        connection: &Connection,
+        manifest: &Manifest,
+    ) -> Result<u64, ProvisionError> {
+        // Before the consumers, whose one comes to have what is due.
+        let mut lag = match self.defers {
+            true => all_deferred(connection, manifest).await?,
+            false => 0,
+        };
         // An event that is copied meanwhile is seen in both places rather than in none.
         for consumer in self.durables() {
             if let Some(info) = consumer.info(connection).await? {
@@ -266,7 +296,7 @@ impl Plan {
         adoption: Adoption,
     ) -> Result<Self, ProvisionError> {
         let mut plan = Site::new(connection, manifest, adoption, true).survey().await?;
-        plan.warnings = output_warnings(connection, manifest, Windows::AsWritten).await?;
+        plan.warnings = warnings(connection, manifest, Windows::AsWritten).await?;
         let mut streams: Vec<&str> = manifest.streams.iter().map(|s| s.name.as_str()).collect();
         streams.extend(plan.durables.iter().map(|durable| durable.stream.as_str()));
         streams.push(&manifest.dead_letter.stream);
@@ -280,6 +310,20 @@ impl Plan {
         plan.orphans.retain(|orphan| !named.contains(&orphan.consumer.as_str()));
         Ok(plan)
     }
+}
+
+/// What runs on this server, but not as well as it could.
+///
+/// # Errors
+/// When `JetStream` does not answer.
+pub async fn warnings(
+    connection: &Connection,
+    manifest: &Manifest,
+    windows: Windows,
+) -> Result<Vec<String>, ProvisionError> {
+    let mut warnings = version::long_waits(&connection.server_version(), &manifest.bindings);
+    warnings.extend(output_warnings(connection, manifest, windows).await?);
+    Ok(warnings)
 }
 
 /// The stream that a binding reads, as far as can be told without a plan.

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     manifest::Binding,
-    settle::GIVEN_BACK_FOR,
+    settle::{GIVEN_BACK_FOR, Record},
     source::{Delivery, Origin, Room, Source, SourceError},
 };
 
@@ -249,6 +249,7 @@ impl NatsSource {
             event: message::event(message, reply, &self.origin),
             origin: Arc::clone(&self.origin),
             place: None,
+            record: Record::default(),
             delivered: reply.delivered,
             lease,
         })

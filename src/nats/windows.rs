@@ -22,7 +22,7 @@ pub enum Windows {
 ///
 /// # Errors
 /// When `JetStream` does not answer.
-pub async fn output_warnings(
+pub(super) async fn output_warnings(
     connection: &Connection,
     manifest: &Manifest,
     windows: Windows,

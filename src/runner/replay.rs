@@ -150,6 +150,8 @@ impl Replayer {
             turns: Semaphore::new(spec.concurrency.get()),
             rate: spec.rate.map(Rate::new),
             brake: Arc::new(NatsBrake::new(connection, manifest, &spec)),
+            // All of it is done once its consumer has nothing unacknowledged.
+            deferral: None,
             replay: Some(replay.clone()),
             spec,
         })

@@ -123,6 +123,7 @@ impl Supervised {
             store: spec.state.as_ref().map(store),
             rate: spec.rate.map(Rate::new),
             health: Health::new(&spec.name, metrics.up.clone()),
+            deferral: provisioned.deferral(manifest, spec),
             brake: Arc::new(NatsBrake::new(connection, manifest, spec)),
             metrics,
             all_metrics: Arc::clone(&runner.metrics),

@@ -153,6 +153,9 @@ pub struct Record {
     pub started: Option<u64>,
     /// Its dead letter is stored without the payload, which therefore stays where it is.
     pub parked: bool,
+    /// It waits elsewhere until then: this delivery has nothing left to do.
+    #[serde(with = "time::serde::rfc3339::option", skip_serializing_if = "Option::is_none")]
+    pub deferred: Option<OffsetDateTime>,
 }
 
 impl Record {

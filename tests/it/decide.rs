@@ -235,6 +235,9 @@ fn suspects_run_where_they_do_no_harm() {
     assert_eq!(admit(&failed(Outcome::Timeout, 1), &policy), Admission::Apart);
     let lost = |losses| Record { losses, ..Record::default() };
     assert_eq!(admit(&lost(2), &policy), Admission::Quarantine);
+    let due = OffsetDateTime::UNIX_EPOCH;
+    let deferred = Record { deferred: Some(due), ..lost(3) };
+    assert_eq!(admit(&deferred, &policy), Admission::Deferred(due), "it is elsewhere, whole");
     let Admission::DeadLetter(letter) = admit(&lost(3), &policy) else { panic!("one too many") };
     assert_eq!(letter.reason, Reason::Crashed);
     let Admission::DeadLetter(letter) = admit(&failed(Outcome::BadReply, 3), &policy) else {

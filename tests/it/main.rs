@@ -16,6 +16,7 @@ mod chaos;
 mod connect;
 mod dead_letters;
 mod decide;
+mod deferrals;
 mod degraded;
 mod delivery;
 mod dev;

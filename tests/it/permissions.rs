@@ -23,13 +23,15 @@ bindings:
 "#;
 
 const FUNCTION: &str = r#"
-from pelton import Event, Reject
+from pelton import Event, Reject, Retry
 
 def handle(event, context):
     if event.raw == b"reject":
         raise Reject("no")
     if event.raw == b"retry" and event.attempt == 1:
         raise ValueError("not yet")
+    if event.raw == b"defer":
+        raise Retry("not for long", after=3600)
     if event.subject.startswith("in.plain"):
         return [Event("out.plain", "x"), Event("more.x", "x")]
     context.state = 1
@@ -131,7 +133,7 @@ fn command(site: &Site, words: &[&str], url: &str) -> Runner {
 /// Makes the stream that is read and stores an event of each kind.
 async fn feed(streams: &Streams) {
     make(streams, "IN", &["in.>"]).await;
-    for data in ["x", "retry", "reject"] {
+    for data in ["x", "retry", "reject", "defer"] {
         streams.send("in.plain.x", data).await;
     }
     for data in ["x", "reject"] {
@@ -310,6 +312,7 @@ async fn who_looks_after_it_needs_every_line() {
     // Letters, but no subject under which they are sent again.
     let mut config = stream::Config { name: "T_DLQ".into(), ..Default::default() };
     config.subjects = vec!["dlq.t.>".to_owned()];
+    config.allow_message_schedules = true;
     streams.js.update_stream(config).await.expect("it is changed");
     let words = words("dlq", "", &streams, &admin).await;
     let words: Vec<&str> = words.iter().map(String::as_str).collect();

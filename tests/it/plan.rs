@@ -86,7 +86,7 @@ async fn what_is_missing_is_shown_then_created() {
     for line in [
         "+ stream IN (in.>)",
         "+ stream OUT (out.>)",
-        "+ stream T_DLQ (dlq.t.>, redrive.t.>)",
+        "+ stream T_DLQ (dlq.t.>, redrive.t.>, deferred.t.>)",
         "+ stream KV_T_ATTEMPTS ($KV.T_ATTEMPTS.>)",
         "+ consumer t-echo on stream IN (start: all)",
         "+ consumer t-echo-redrive on stream T_DLQ (what comes back to echo)",
@@ -241,9 +241,9 @@ async fn orphans_are_listed_and_never_deleted() {
     nothing_to_do(&site, &server).await;
 }
 
-/// A dead-letter stream of this manifest gets the subject that it lacks, and keeps its others.
+/// A dead-letter stream of this manifest gets the subjects that it lacks, and keeps its others.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_dead_letter_stream_gets_the_subject_that_it_lacks() {
+async fn a_dead_letter_stream_gets_the_subjects_that_it_lacks() {
     let server = NatsServer::start().await;
     let streams = server.streams().await;
     let config = stream::Config {
@@ -255,12 +255,12 @@ async fn a_dead_letter_stream_gets_the_subject_that_it_lacks() {
     streams.js.create_stream(config).await.expect("the stream is created");
     let site = echo("");
     let (_, said) = pelton(&site, &server, &["plan"]).await;
-    let shown = "subjects: dlq.t.>, audit.> -> dlq.t.>, audit.>, redrive.t.>";
+    let shown = "subjects: dlq.t.>, audit.> -> dlq.t.>, audit.>, redrive.t.>, deferred.t.>";
     assert!(said.contains(shown), "{said}");
     applied(&site, &server).await;
     nothing_to_do(&site, &server).await;
     let subjects = stream_config(&streams, "T_DLQ").await.subjects;
-    assert_eq!(subjects, ["dlq.t.>", "audit.>", "redrive.t.>"]);
+    assert_eq!(subjects, ["dlq.t.>", "audit.>", "redrive.t.>", "deferred.t.>"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -77,7 +77,7 @@ async fn the_lag_goes_up_and_down_and_is_the_same_on_every_replica() {
     says(&second, none).await;
 }
 
-/// An event that waits for its next try is work to come; so is one that came back.
+/// An event that waits for its next try is work to come; one that is deferred is not until it is due.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_waits_for_its_next_try_counts() {
     let server = NatsServer::start().await;
@@ -85,14 +85,17 @@ async fn what_waits_for_its_next_try_counts() {
     let site = Site::with(
         r"
 functions: { f: { run: f.py } }
-bindings: [{ subject: in.f, function: f, retry: { attempts: 3, backoff: 1h..1h } }]
+bindings:
+  - { subject: in.f, function: f, retry: { attempts: 3, backoff: 1m..1m } }
+  - { name: deferred, subject: in.f, function: f, retry: { attempts: 3, backoff: 1h..1h } }
 ",
     );
     site.file("f.py", "def handle(event, context):\n    raise RuntimeError('not today')\n");
     let runner = Runner::start(&site, &server).await;
     streams.send("in.f", "1").await;
-    runner.metric("settlements_total", &[("action", "nak")], |naks| naks == 1.0).await;
-    says(&runner, json!({ "lag": 1, "bindings": { "f": backlog(0, 1) } })).await;
+    runner.metric("settlements_total", &[("action", "nak")], |naks| naks == 2.0).await;
+    let bindings = json!({ "f": backlog(0, 1), "deferred": backlog(0, 0) });
+    says(&runner, json!({ "lag": 1, "bindings": bindings })).await;
 }
 
 /// No number is better than a wrong one: a 0 would scale down what is needed most.

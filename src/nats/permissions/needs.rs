@@ -5,6 +5,7 @@ use super::{
     durable::{Durable, listed},
 };
 use crate::{
+    deferral,
     manifest::{Binding, Manifest, Publish, Runtime},
     nats::{
         connect::{API, api},
@@ -178,8 +179,13 @@ impl<'a> Needs<'a> {
             }
             let letters = format!("{}.{}", manifest.dead_letter.subject, binding.name);
             self.allow(letters, format!("dead letters of {}", binding.name));
+            if binding.order.is_none() {
+                let deferred = format!("{}{}.*", deferral::prefix(&manifest.name), binding.name);
+                self.allow(deferred, format!("events of {} that wait for long", binding.name));
+            }
         }
         let letters = &manifest.dead_letter.stream;
+        self.ask(&format!("DIRECT.GET.{letters}"), "how many events are deferred");
         self.ask(
             &format!("STREAM.MSG.DELETE.{letters}"),
             "takes out what came back and is settled",
@@ -245,6 +251,7 @@ impl<'a> Needs<'a> {
         let letters = &self.manifest.dead_letter.stream;
         self.ask(&format!("STREAM.INFO.{letters}"), "how many dead letters wait");
         self.ask(&format!("STREAM.MSG.GET.{letters}"), "the last error");
+        self.ask(&format!("DIRECT.GET.{letters}"), "how many events are deferred");
         for stream in self.watched() {
             self.ask(&format!("STREAM.INFO.{stream}"), format!("whether {stream} is there"));
         }

@@ -15,8 +15,10 @@ use super::{
     compare::{differences, discard_policy, place_of, retention_policy, storage_type},
     plan::{Deed, Object, Step},
     site::Site,
+    version,
 };
 use crate::{
+    deferral,
     manifest::{self, defaults},
     nats::connect::Connection,
 };
@@ -69,9 +71,15 @@ impl Site<'_> {
         let spec = &self.manifest.dead_letter;
         let letters = format!("{}.>", spec.subject);
         let redrive = format!("redrive.{}.>", self.manifest.name);
+        let deferred = format!("{}>", deferral::prefix(&self.manifest.name));
+        let schedules = version::has_schedules(&self.connection.server_version());
         let Some(info) = self.stream_info(&spec.stream).await? else {
             let config = Config {
-                subjects: vec![letters, redrive],
+                subjects: match schedules {
+                    true => vec![letters, redrive, deferred],
+                    false => vec![letters, redrive],
+                },
+                allow_message_schedules: schedules,
                 allow_direct: true,
                 ..self.owned_config(&spec.stream)
             };
@@ -90,7 +98,8 @@ impl Site<'_> {
             let subject = subject.replace('>', "binding");
             config.subjects.iter().any(|held| crate::subject::matches(held, &subject))
         };
-        let missing: Vec<&String> = [&letters, &redrive].into_iter().filter(|s| !held(s)).collect();
+        let wanted = [&letters, &redrive].into_iter().chain(schedules.then_some(&deferred));
+        let missing: Vec<&String> = wanted.filter(|subject| !held(subject)).collect();
         let object = Object::stream(&spec.stream);
         let ours = self.owned(&object, &config.metadata);
         if !held(&letters) && (!ours || !self.changes) {
@@ -110,6 +119,14 @@ impl Site<'_> {
                 all.extend(missing.into_iter().cloned());
                 let (old, new) = (config.subjects.join(", "), all.join(", "));
                 differences.push(Difference::new("subjects", old, new, json!(all)));
+            }
+            let needed = [
+                ("allow_msg_schedules", config.allow_message_schedules),
+                ("allow_direct", config.allow_direct),
+            ];
+            for (key, _) in needed.into_iter().filter(|(_, there)| schedules && !there) {
+                let (old, new) = ("false".to_owned(), "true".to_owned());
+                differences.push(Difference::new(key, old, new, json!(true)));
             }
             self.differ(&object, differences, None);
         }

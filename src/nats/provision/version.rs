@@ -1,12 +1,14 @@
 //! What the server must be able to do.
 
 use super::{ProvisionError, site::Site};
-use crate::{manifest::Binding, settle::OnExhausted};
+use crate::{deferral, manifest::Binding, settle::OnExhausted};
 
 /// The oldest server that can do what Pelton asks of it.
 const OLDEST_SERVER: (u64, u64) = (2, 10);
 /// The oldest that can pause a consumer.
 const PAUSES: (u64, u64) = (2, 11);
+/// The oldest that can send a message on at a given time.
+const SCHEDULES: (u64, u64) = (2, 12);
 
 pub(super) fn check(version: &str) -> Result<(), ProvisionError> {
     if is_older(version, OLDEST_SERVER) {
@@ -24,6 +26,27 @@ impl Site<'_> {
         let problems = cannot_pause(&self.connection.server_version(), &self.manifest.bindings);
         problems.into_iter().for_each(|problem| self.problem(problem));
     }
+}
+
+pub(super) fn has_schedules(version: &str) -> bool {
+    !is_older(version, SCHEDULES)
+}
+
+/// What a server without schedules costs.
+pub(super) fn long_waits(version: &str, bindings: &[Binding]) -> Vec<String> {
+    let waits = |binding: &&Binding| {
+        binding.order.is_none() && binding.retry.backoff_max > deferral::LONGER_THAN
+    };
+    let warning = |binding: &Binding| {
+        format!(
+            "binding `{}`: an event that waits longer than a minute for its next try counts against `max_ack_pending`, since this nats-server is {version}: from {}.{} on it does not",
+            binding.name, SCHEDULES.0, SCHEDULES.1
+        )
+    };
+    if has_schedules(version) {
+        return Vec::new();
+    }
+    bindings.iter().filter(waits).map(warning).collect()
 }
 
 fn cannot_pause(version: &str, bindings: &[Binding]) -> Vec<String> {
@@ -79,5 +102,27 @@ bindings:
             assert!(cannot_pause(version, &bindings).is_empty(), "{version}");
         }
         assert!(check("2.9.25").is_err() && check("2.10.0").is_ok());
+    }
+
+    #[test]
+    fn a_server_without_schedules_is_told_of_where_waits_are_long() {
+        let text = "
+version: 1
+name: shop
+streams: { ORDERS: { subjects: [\"orders.>\"] } }
+functions: { pay: { native: true } }
+bindings:
+  - { subject: orders.a, function: pay, retry: { backoff: 1s..10m } }
+  - { name: short, subject: orders.b, function: pay }
+  - { name: ordered, subject: orders.*, function: pay, order_by: { token: 2 }, retry: { backoff: 1s..10m } }
+";
+        let loaded = Manifest::parse(text, Path::new("a.yaml"), &|_| None, Mode::Run).unwrap();
+        let bindings = loaded.manifest.bindings;
+        let warnings = long_waits("2.11.9", &bindings);
+        assert!(
+            matches!(warnings.as_slice(), [one] if one.starts_with("binding `pay`:") && one.contains("2.12")),
+            "{warnings:?}"
+        );
+        assert!(long_waits("2.12.0", &bindings).is_empty());
     }
 }
