@@ -153,7 +153,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
         });
     }
 
-    fn not_run<C>(&self, passage: &mut Passage<C>, ended: Ended) -> (Ended, Told) {
+    pub(super) fn not_run<C>(&self, passage: &mut Passage<C>, ended: Ended) -> (Ended, Told) {
         let (outcome, error) = match &ended {
             Ended::GivenUp(letter) => (
                 letter.failed.last().map_or(Outcome::Crash, |last| last.outcome),
