@@ -27,6 +27,11 @@ const REPLAY: &str = "pelton.replay";
 /// so: names have no `=`.
 const SUFFIX: &str = "=replay";
 
+/// The replay that a durable was made for, if it was made for one.
+pub(in crate::nats) fn replay_of(info: &consumer::Info) -> Option<Replay> {
+    serde_json::from_str(info.config.metadata.get(REPLAY)?).ok()
+}
+
 /// The replays of a binding, of which there is one at a time.
 #[derive(Debug)]
 pub struct Replays {
@@ -103,8 +108,7 @@ impl Replays {
         let metadata = &info.config.metadata;
         let ours =
             [OWNER, BINDING].iter().all(|key| metadata.get(*key) == self.config.metadata.get(*key));
-        let replay = metadata.get(REPLAY).and_then(|text| serde_json::from_str(text).ok());
-        match replay {
+        match replay_of(&info) {
             Some(replay) if ours => Ok(Some(replay)),
             _ => Err(problem(format!(
                 "consumer {} exists and is no replay of this binding: delete it if nobody needs it",
