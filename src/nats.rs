@@ -31,7 +31,7 @@ pub use comeback::{Waiting, WithComebacks, watch as watch_comebacks};
 pub use connect::{Connection, ConnectionError};
 pub use hop::{Hop, Originals};
 pub(crate) use inspect::read_gauges;
-pub use inspect::{BindingReport, Orphan, Report};
+pub use inspect::{BindingReport, Orphan, ReplayReport, Report};
 pub use lease::NatsLease;
 pub use ledger::NatsLedger;
 pub use letters::{Filter, Letters, StoredLetter};

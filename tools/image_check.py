@@ -3,14 +3,14 @@
 
 Needs root, buildah and debootstrap. The two bases that the Dockerfile names are made here: Debian by
 debootstrap, and Rust as this machine has it on top of that. Steps run with chroot isolation, which works
-where no container may be started. Everything is kept in .tools/image, so that the next time is quicker.
+where no container may be started. The images run as what they say, from a root that cannot be written to.
+Everything is kept in .tools/image, so that the next time is quicker: dependencies are not built again.
 """
 
 import json
 import os
 import re
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -164,64 +164,83 @@ def run(target):
             buildah("rm", box)
 
 
+# Arguments: root, app, user, group, the folder to start in, command. Each of them replaces the one before it,
+# so that its process id is that of the command. What a container runtime mounts is mounted.
+IN_ROOT = """
+path=$PATH
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+root=$1 app=$2 user=$3 group=$4 folder=$5
+shift 5
+mount --bind "$root" "$root"
+mkdir -p "$root/proc" "$root/dev" "$root/tmp" "$root/app"
+mount -t proc -o nosuid,nodev,noexec proc "$root/proc"
+mount -t tmpfs -o mode=755 dev "$root/dev"
+for device in null zero full random urandom; do
+  : > "$root/dev/$device"
+  mount --bind "/dev/$device" "$root/dev/$device"
+done
+mount -o remount,ro "$root/dev"
+mount -t tmpfs -o mode=1777 tmp "$root/tmp"
+mount --bind "$app" "$root/app"
+mount -o remount,bind,ro "$root/app"
+mount -o remount,bind,ro "$root"
+exec env PATH="$path" "$(command -v unshare)" --root "$root" --wd "$folder" --setgid "$group" --setuid "$user" -- "$@"
+"""
+
+
 def go(target, box, app, nats, admin):
-    tree = Path(buildah("mount", box))
-    before = listing(tree)
+    tree = buildah("mount", box)
+    config = json.loads(buildah("inspect", "--type", "image", f"localhost/{target}"))["OCIv1"]["config"]
+    assert config["User"] == f"{UID}:{UID}", f"the image runs as {config['User']}"
     url = f"nats://127.0.0.1:{nats}"
-    env = [f"NATS_URL={url}", f"PELTON_ADMIN_LISTEN=127.0.0.1:{admin}", "HOME=/tmp"]
-    options = [word for pair in env for word in ("--env", pair)]
-    options += ["--isolation", "chroot", "--user", f"{UID}:{UID}", "--volume", f"{app}:/app:ro", "--workingdir", "/app"]
-    command = ["buildah", "--root", HOME / "storage", "--runroot", HOME / "run", "run", *options, box, "--"]
+    env = dict(pair.split("=", 1) for pair in config["Env"])
+    env |= {"NATS_URL": url, "PELTON_ADMIN_LISTEN": f"127.0.0.1:{admin}"}
+    command = [shutil.which("unshare"), "--mount", "/bin/sh", "-euc", IN_ROOT, "sh", tree, app, *config["User"].split(":"), config["WorkingDir"]]
+    command += config["Entrypoint"]
     log = app.parent / "runner.log"
     with open(log, "w") as said:
-        runner = subprocess.Popen([*command, "pelton", "run", "/app/pelton.yaml"], stdout=said, stderr=said)
-    with ended(runner, log):
-        eventually(lambda: get(admin, "/readyz") is not None)
-        subprocess.run([*command, "pelton", "send", "--server", url, SENT[target], json.dumps(ORDER)], check=True, stdout=subprocess.DEVNULL)
-        for binding, count in OUTPUTS[target].items():
-            wanted = f'pelton_published_events_total{{binding="{binding}",outcome="stored"}} '
-            eventually(lambda: value(get(admin, "/metrics"), wanted) >= count)
-        for process in processes(admin):
-            status = (process / "status").read_text()
-            for ids in re.findall(r"^[UG]id:\s+(.*)$", status, re.MULTILINE):
-                assert set(ids.split()) == {str(UID)}, f"{process} runs as {ids}"
-            assert re.search(r"^CapEff:\s+0+$", status, re.MULTILINE), f"{process} has capabilities"
-        os.kill(int(processes(admin)[0].name), signal.SIGTERM)
-        assert runner.wait(PATIENCE) == 0, "the runner did not drain"
-    written = {path for path in listing(tree) ^ before if path[0].split("/")[0] not in ("tmp", "app")}
-    assert not written, f"written outside /tmp: {sorted(written)[:10]}"
+        output = {"stdout": said, "stderr": said}
+        runner = subprocess.Popen([*command, *config["Cmd"]], env=env, **output)
+        with ended(runner, log):
+            eventually(lambda: get(admin, "/readyz") is not None)
+            sent = [*command, "send", SENT[target], json.dumps(ORDER)]
+            subprocess.run(sent, check=True, env=env, **output)
+            for binding, count in OUTPUTS[target].items():
+                wanted = f'pelton_published_events_total{{binding="{binding}",outcome="stored"}} '
+                eventually(lambda: value(get(admin, "/metrics"), wanted) >= count)
+            for process in family(runner.pid):
+                confined(process)
+            runner.terminate()
+            assert runner.wait(PATIENCE) == 0, "the runner did not drain"
     buildah("umount", box)
 
 
-def processes(admin):
-    """The runner, known by where it listens, and what it started."""
-    mark, found = f"PELTON_ADMIN_LISTEN=127.0.0.1:{admin}".encode(), {}
+def family(runner):
+    """A process and what it started, as folders in /proc."""
+    parents = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
             parent = re.search(r"^PPid:\s+(\d+)", (process / "status").read_text(), re.MULTILINE)[1]
-            command = [*(process / "cmdline").read_bytes().split(b"\0"), b""]
-            marked = mark in (process / "environ").read_bytes().split(b"\0")
         except OSError:
             continue
-        found[process.name] = (parent, marked and command[0].endswith(b"/pelton") and command[1] == b"run")
-    (runner,) = [pid for pid, (_, is_runner) in found.items() if is_runner]
-    family = [runner]
-    for pid in family:
-        family += [child for child, (parent, _) in found.items() if parent == pid]
-    return [Path("/proc") / pid for pid in family]
+        parents[process.name] = parent
+    found = [str(runner)]
+    for pid in found:
+        found += [child for child, parent in parents.items() if parent == pid]
+    return [Path("/proc") / pid for pid in found]
 
 
-def listing(tree):
-    """Files and folders with their times, but for what the run mounts."""
-    mounted = {"proc", "dev", "sys", "run", "etc/hosts", "etc/resolv.conf", "etc/hostname"}
-    found = set()
-    for folder, _, files in os.walk(tree):
-        for name in [*files, "."]:
-            path = Path(folder) / name
-            short = str(path.relative_to(tree))
-            if not any(short == skip or short.startswith(f"{skip}/") for skip in mounted | {".", "etc"}):
-                found.add((short, path.lstat().st_mtime_ns))
-    return found
+def confined(process):
+    """Not root, without capabilities, and with nowhere to write but to /tmp."""
+    status = (process / "status").read_text()
+    for ids in re.findall(r"^[UG]id:\s+(.*)$", status, re.MULTILINE):
+        assert set(ids.split()) == {str(UID)}, f"{process} runs as {ids}"
+    assert re.search(r"^CapEff:\s+0+$", status, re.MULTILINE), f"{process} has capabilities"
+    assert re.search(r"^Groups:\s*$", status, re.MULTILINE), f"{process} is in more groups"
+    mounts = [line.split() for line in (process / "mountinfo").read_text().splitlines()]
+    writable = {fields[4] for fields in mounts if "rw" in fields[5].split(",")}
+    writable = {path for path in writable if not path.startswith("/dev/")}
+    assert writable == {"/proc", "/tmp"}, f"{process} may write to {sorted(writable)}"
 
 
 def value(text, series):

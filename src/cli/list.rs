@@ -8,7 +8,7 @@ use super::{
     Failure, connect, json, load,
     terminal::{self, say},
 };
-use pelton::nats::Report;
+use pelton::nats::{Orphan, ReplayReport, Report};
 
 /// Arguments of `pelton list`.
 #[derive(Debug, clap::Args)]
@@ -75,18 +75,46 @@ fn describe(report: &Report) -> String {
         })
         .collect();
     let mut text = terminal::table(&header, &rows);
+    if !report.replays.is_empty() {
+        text.push_str(
+            "\n\nReplays (an idle one goes on with the same command, `--restart` drops it):\n",
+        );
+        text.push_str(&replays(&report.replays));
+    }
     if !report.orphans.is_empty() {
         text.push_str(
             "\n\nConsumers that no binding owns any more (nothing deletes them for you):\n",
         );
-        let rows: Vec<Vec<String>> = report
-            .orphans
-            .iter()
-            .map(|orphan| {
-                vec![orphan.consumer.clone(), orphan.stream.clone(), orphan.lag.to_string()]
-            })
-            .collect();
-        text.push_str(&terminal::table(&["CONSUMER", "STREAM", "LAG"], &rows));
+        text.push_str(&orphans(&report.orphans));
     }
     text
+}
+
+fn replays(replays: &[ReplayReport]) -> String {
+    let rows: Vec<Vec<String>> = replays
+        .iter()
+        .map(|replay| {
+            let ReplayReport { binding, stream, state, first, last, done_to, .. } = replay;
+            let whole = replay.to.as_deref().map(|to| format!(" to {to}")).unwrap_or_default();
+            vec![
+                binding.clone(),
+                stream.clone(),
+                format!("{}{whole}", replay.from),
+                (*state).to_owned(),
+                format!("{done_to} of {first}..{last}"),
+                replay.pending.to_string(),
+                replay.last_activity.clone().unwrap_or_else(|| "–".to_owned()),
+            ]
+        })
+        .collect();
+    let header = ["BINDING", "STREAM", "FROM", "STATE", "DONE TO", "LEFT AT MOST", "LAST ACTIVITY"];
+    terminal::table(&header, &rows)
+}
+
+fn orphans(orphans: &[Orphan]) -> String {
+    let rows: Vec<Vec<String>> = orphans
+        .iter()
+        .map(|orphan| vec![orphan.consumer.clone(), orphan.stream.clone(), orphan.lag.to_string()])
+        .collect();
+    terminal::table(&["CONSUMER", "STREAM", "LAG"], &rows)
 }

@@ -13,7 +13,8 @@ use pelton::nats::{Allowed, Permissions, Purpose};
   pelton permissions                                # for `pelton run` that creates what is missing
   pelton permissions --no-provision                 # for `pelton run --no-provision`
   pelton permissions --for apply                    # for who prepares everything
-  pelton permissions --for list,dlq,pause           # for who looks after it")]
+  pelton permissions --for list,dlq,pause           # for who looks after it
+  pelton permissions --for replay                   # for `pelton replay`")]
 pub(super) struct Args {
     /// The manifest [default: pelton.yaml].
     file: Option<PathBuf>,
@@ -50,6 +51,8 @@ enum Verb {
     List,
     /// Look after dead letters.
     Dlq,
+    /// Run stored events once more.
+    Replay,
     /// Pause and resume.
     Pause,
     /// Publish events for the bindings.
@@ -82,6 +85,7 @@ const fn purpose(verb: Verb, no_provision: bool) -> Purpose {
         Verb::Apply => Purpose::Apply,
         Verb::List => Purpose::List,
         Verb::Dlq => Purpose::Dlq,
+        Verb::Replay => Purpose::Replay,
         Verb::Pause => Purpose::Pause,
         Verb::Send => Purpose::Send,
     }

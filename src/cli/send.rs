@@ -57,7 +57,8 @@ pub(super) struct Args {
     #[arg(long, conflicts_with = "lines")]
     id: Option<String>,
 
-    /// The server, instead of the manifest's.
+    /// The server, or several with commas, instead of the manifest's; who we are to it and TLS stay
+    /// the manifest's, unless the URL names a user.
     #[arg(short, long, env = "NATS_URL")]
     server: Option<String>,
 
@@ -176,17 +177,19 @@ fn headers(args: &Args) -> Result<Headers, Failure> {
 async fn connect(args: &Args) -> Result<Connection, Failure> {
     let metrics = Arc::new(Metrics::new().map_err(|err| Failure::Problem(err.to_string()))?);
     let has_manifest = args.manifest.is_some() || Path::new(DEFAULT_FILE).exists();
-    let mut nats = match (&args.server, has_manifest) {
-        (Some(_), false) | (None, false) => local(),
-        _ => load(args.manifest.as_deref())?.manifest.nats,
+    let mut nats = match has_manifest {
+        true => load(args.manifest.as_deref())?.manifest.nats,
+        false => local(),
     };
-    if let Some(server) = &args.server {
-        let server = Server::parse(server)
+    if let Some(named) = &args.server {
+        let parsed: Result<Vec<Server>, _> =
+            named.split(',').map(str::trim).map(Server::parse).collect();
+        let servers = parsed
             .map_err(|wrong| Failure::Usage(format!("--server: {wrong}\n  {}", wrong.hint())))?;
-        nats.servers = vec![server.url];
-        if server.auth != Auth::None || args.manifest.is_none() {
-            nats.auth = server.auth;
+        if let Some(user) = servers.iter().find(|server| server.auth != Auth::None) {
+            nats.auth = user.auth.clone();
         }
+        nats.servers = servers.into_iter().map(|server| server.url).collect();
     }
     Ok(Connection::open(&nats, "pelton send", Some(PATIENCE), metrics).await?)
 }

@@ -1,5 +1,7 @@
 //! What the server says of a manifest's bindings; changes nothing.
 
+mod replays;
+
 use std::collections::BTreeMap;
 
 use async_nats::jetstream::consumer;
@@ -20,12 +22,15 @@ use crate::{
     metrics::{ConsumerGauges, Metrics},
     partition,
 };
+pub use replays::ReplayReport;
 
 /// A manifest as it stands in NATS.
 #[derive(Debug, Clone, Serialize)]
 pub struct Report {
     /// Its bindings, in the manifest's order.
     pub bindings: Vec<BindingReport>,
+    /// Replays that are under way, or were begun and left.
+    pub replays: Vec<ReplayReport>,
     /// Durables of this manifest's name that no binding owns.
     pub orphans: Vec<Orphan>,
 }
@@ -91,11 +96,13 @@ impl Report {
         streams.push(manifest.dead_letter.stream.clone());
         streams.sort();
         streams.dedup();
-        let mut orphans = Vec::new();
+        let (mut replays, mut orphans) = (Vec::new(), Vec::new());
         for stream in streams {
-            orphans.extend(orphans_of(connection, manifest, &stream).await?);
+            let consumers = consumers_of(connection, &stream).await?;
+            replays.extend(consumers.iter().filter_map(|info| replays::of(manifest, info)));
+            orphans.extend(orphans_among(manifest, &consumers));
         }
-        Ok(Self { bindings, orphans })
+        Ok(Self { bindings, replays, orphans })
     }
 }
 
@@ -257,28 +264,35 @@ pub(super) async fn orphans_of(
     manifest: &Manifest,
     stream: &str,
 ) -> Result<Vec<Orphan>, ProvisionError> {
+    Ok(orphans_among(manifest, &consumers_of(connection, stream).await?))
+}
+
+async fn consumers_of(
+    connection: &Connection,
+    stream: &str,
+) -> Result<Vec<consumer::Info>, ProvisionError> {
     let Some(handle) = find_stream(connection, stream).await? else { return Ok(Vec::new()) };
-    let consumers: Vec<consumer::Info> = handle
-        .consumers()
-        .try_collect()
-        .await
-        .map_err(|err| ProvisionError::Unavailable(err.to_string()))?;
-    let orphan = |info: consumer::Info| {
-        let binding = info.config.metadata.get(BINDING)?.clone();
+    let consumers = handle.consumers().try_collect().await;
+    consumers.map_err(|err| ProvisionError::Unavailable(err.to_string()))
+}
+
+fn orphans_among(manifest: &Manifest, consumers: &[consumer::Info]) -> Vec<Orphan> {
+    let orphan = |info: &consumer::Info| {
+        let binding = info.config.metadata.get(BINDING)?;
         let ours = info.config.metadata.get(OWNER) == Some(&manifest.name);
         // What was sent again to a binding's former name is read under its new one.
-        let letters = stream == manifest.dead_letter.stream;
+        let letters = info.stream_name == manifest.dead_letter.stream;
         let owned = manifest.bindings.iter().any(|known| {
-            known.name == binding || letters && known.renamed_from.as_ref() == Some(&binding)
+            known.name == *binding || letters && known.renamed_from.as_ref() == Some(binding)
         });
         (ours && !owned).then(|| Orphan {
-            consumer: info.name,
-            stream: stream.to_owned(),
-            binding,
+            consumer: info.name.clone(),
+            stream: info.stream_name.clone(),
+            binding: binding.clone(),
             lag: info.num_pending + info.num_ack_pending as u64,
         })
     };
-    Ok(consumers.into_iter().filter_map(orphan).collect())
+    consumers.iter().filter_map(orphan).collect()
 }
 
 /// Age in seconds of the first event behind the acknowledged ones.

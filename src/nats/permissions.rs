@@ -4,6 +4,7 @@
 mod durable;
 mod needs;
 mod partitions;
+mod replay;
 
 use serde::{Serialize, Serializer};
 use thiserror::Error;
@@ -26,6 +27,8 @@ pub enum Purpose {
     List,
     /// Look at its dead letters, send them again, throw them away.
     Dlq,
+    /// Run stored events of its bindings once more.
+    Replay,
     /// Pause its bindings, and resume them.
     Pause,
     /// Send events to its bindings.

@@ -44,6 +44,7 @@ use plan::{Deed, Durable};
 pub use plan::{Field, Kind, Object, Plan, Planned, Step};
 pub(super) use rename::Ancestor;
 pub use replay::Replays;
+pub(super) use replay::{REPLAY_SUFFIX, replay_of};
 use site::Site;
 pub(super) use stream::find_stream;
 

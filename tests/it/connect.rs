@@ -7,7 +7,7 @@ use nkeys::KeyPair;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa};
 use serde_json::json;
 
-use crate::harness::{NatsServer, Runner, Site, eventually};
+use crate::harness::{NatsServer, Runner, Site, eventually, outcome, verb};
 
 /// Runs one event through a function under a `nats` section; the proof is the runner's own.
 async fn flows(server: &NatsServer, site: &Site, nats: &str) {
@@ -161,6 +161,41 @@ async fn tls() {
     let port = server.port();
     let nats = format!("{{ servers: ['tls://127.0.0.1:{port}'], tls: {{ ca_file: ca.pem }} }}");
     flows(&server, &site, &nats).await;
+}
+
+/// `NATS_URL` says where `pelton send` goes; who it is there and how it knows the server is the
+/// manifest's to say, whether that was named or found.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_sent_elsewhere_is_sent_as_the_manifest_says() {
+    let site = Site::new();
+    certificates(site.dir(), &["server"]);
+    let config = format!(
+        "tls {{ cert_file: {:?}, key_file: {:?}, timeout: 10 }}\nauthorization {{ user: ada, password: s3cret }}",
+        site.path("server.pem"),
+        site.path("server.key")
+    );
+    let server = NatsServer::with_config(&config).await;
+    let nats = "{ servers: ['nats://127.0.0.1:1'], user: ada, password: s3cret, tls: { ca_file: ca.pem } }";
+    let manifest = format!(
+        "version: 1\nname: t\nnats: {nats}\nstreams: {{ IN: {{ subjects: [in.>] }} }}\nfunctions: {{ f: {{ exec: [cat] }} }}\nbindings: [{{ subject: in.x, function: f }}]\n"
+    );
+    site.file("pelton.yaml", &manifest);
+    let there = format!("servers: ['{}']", server.url());
+    site.file("there.yaml", manifest.replace("servers: ['nats://127.0.0.1:1']", &there));
+    let (code, _, told) = outcome(verb(&site, "", &["apply", "there.yaml", "--yes"])).await;
+    assert_eq!(code, 0, "{told}");
+    let (port, mut sent) = (server.port(), 0);
+    for url in [server.url(), format!("nats://127.0.0.1:1, 127.0.0.1:{port}")] {
+        for named in [&[][..], &["--manifest", "pelton.yaml"]] {
+            let words = [&["send", "in.x", "hello"], named].concat();
+            let (code, said, told) = outcome(verb(&site, &url, &words)).await;
+            sent += 1;
+            assert_eq!((code, said.trim()), (0, format!("stored as IN:{sent}").as_str()), "{told}");
+        }
+    }
+    let stranger = format!("nats://bob:s3cret@127.0.0.1:{port}");
+    let (code, _, told) = outcome(verb(&site, &stranger, &["send", "in.x", "hello"])).await;
+    assert_eq!(code, 3, "the URL's user counts: {told}");
 }
 
 /// Files that variables leave empty ask for nothing: one manifest serves with TLS and without.

@@ -271,6 +271,9 @@ async fn a_killed_replay_goes_on_where_it_was() {
         let (_, listed, _) = bench.pelton(&["list", "-o", "json"]).await;
         let listed: Value = serde_json::from_str(&listed).expect("JSON");
         assert_eq!(listed["orphans"], Value::Array(Vec::new()));
+        assert_left(&listed["replays"][0]);
+        let (_, table, _) = bench.pelton(&["list"]).await;
+        assert!(table.contains("Replays (") && table.contains("of 1..70"), "{table}");
 
         let (code, report) = bench.replay(&asked).await;
         assert_eq!((code, &report["complete"]), (0, &true.into()), "{report}");
@@ -280,10 +283,29 @@ async fn a_killed_replay_goes_on_where_it_was() {
         assert_eq!(ids.len(), 70);
         assert_eq!(bench.streams.count("OUT").await, 140, "each output once more");
         bench.is_over().await;
+        let (_, listed, _) = bench.pelton(&["list", "-o", "json"]).await;
+        let listed: Value = serde_json::from_str(&listed).expect("JSON");
+        assert_eq!(listed["replays"], Value::Array(Vec::new()));
         if !extra.is_empty() {
             assert_in_order(&seen);
         }
     }
+}
+
+/// What is listed of a replay of 70 events that was killed half way, with others behind its last.
+fn assert_left(replay: &Value) {
+    assert_eq!(
+        (&replay["binding"], &replay["consumer"], &replay["stream"], &replay["from"]),
+        (&"f".into(), &"t-f=replay".into(), &"IN".into(), &"1".into())
+    );
+    assert_eq!(
+        (&replay["first"], &replay["last"], &replay["to"]),
+        (&1.into(), &70.into(), &Value::Null)
+    );
+    let done = replay["done_to"].as_u64().expect("a sequence");
+    assert!((1..70).contains(&done), "{replay}");
+    assert_eq!(replay["pending"], 70 - done, "those behind the last are none of it: {replay}");
+    assert!(replay["last_activity"].as_str().expect("a time").ends_with('Z'), "{replay}");
 }
 
 /// The first calls of the events of a key come in the order of their stream.

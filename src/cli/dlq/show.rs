@@ -61,7 +61,8 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
 }
 
 fn whole(letter: &StoredLetter) -> Value {
-    let headers: Vec<_> = letter.headers.iter().collect();
+    let headers: Vec<_> =
+        letter.headers.iter().filter(|(name, _)| !is_of_the_server(name)).collect();
     let text = std::str::from_utf8(&letter.data).ok();
     let payload = serde_json::from_slice(&letter.data).ok().or_else(|| text.map(Value::from));
     json!({ "letter": described(letter), "headers": headers, "payload": payload })
@@ -91,7 +92,7 @@ fn text(letter: &StoredLetter) -> String {
     let headers: Vec<Vec<String>> = letter
         .headers
         .iter()
-        .filter(|(name, _)| !is_of_letters(name))
+        .filter(|(name, _)| !is_of_letters(name) && !is_of_the_server(name))
         .map(|(name, value)| vec![name.to_owned(), value.to_owned()])
         .collect();
     if !headers.is_empty() {
@@ -100,6 +101,11 @@ fn text(letter: &StoredLetter) -> String {
     text.push('\n');
     text.push_str(&payload(letter));
     text
+}
+
+/// Those of an event are not in its letter: what is there speaks of how the letter was stored.
+fn is_of_the_server(name: &str) -> bool {
+    name.to_ascii_lowercase().starts_with("nats-")
 }
 
 fn payload(letter: &StoredLetter) -> String {

@@ -13,13 +13,9 @@ pub(super) fn check(manifest: &Manifest, places: &[Path], report: &mut Report) {
     let owned = owned_subjects(&manifest.dead_letter, &manifest.name);
     let streams = Path::root().key("streams");
     for stream in &manifest.streams {
-        dead_letter_stream(
-            stream,
-            &manifest.dead_letter,
-            &owned,
-            &streams.key(&stream.name),
-            report,
-        );
+        let path = streams.key(&stream.name);
+        dead_letter_stream(stream, &manifest.dead_letter, &owned, &path, report);
+        other_subjects(stream, manifest, &path.key("subjects"), report);
     }
     buckets(&manifest.bindings, places, report);
     for (binding, path) in manifest.bindings.iter().zip(places) {
@@ -54,6 +50,36 @@ fn dead_letter_stream(
             format!("`{mine}` takes in `{theirs}`, where dead letters go"),
             "a dead letter is stored in one stream only: take the subjects apart, or set `dead_letter: {subject: …}`",
         );
+    }
+}
+
+/// What the dead-letter stream holds on servers that can wait, and the streams of copies of
+/// partitions; the server takes no subject twice.
+fn other_subjects(stream: &Stream, manifest: &Manifest, path: &Path, report: &mut Report) {
+    let name = &manifest.name;
+    let waiting = [format!("deferred.{name}.>")];
+    if let Some((mine, theirs)) = overlapping(&stream.subjects, &waiting) {
+        report.warn(
+            path,
+            format!("`{mine}` takes in `{theirs}`, where events wait for a try that is far ahead"),
+            format!(
+                "a server that can send them on by itself (2.12 and later) refuses to make {}: take the subjects apart",
+                manifest.dead_letter.stream
+            ),
+        );
+    }
+    for binding in manifest.bindings.iter().filter(|binding| binding.partitions().is_some()) {
+        let copies = [format!("parts.{name}.{}.>", binding.name)];
+        if let Some((mine, theirs)) = overlapping(&stream.subjects, &copies) {
+            report.error_hint(
+                path,
+                format!(
+                    "`{mine}` takes in `{theirs}`, where the events of the partitions of {} are",
+                    binding.name
+                ),
+                "they are stored in a stream that Pelton makes itself: take the subjects apart",
+            );
+        }
     }
 }
 

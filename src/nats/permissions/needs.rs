@@ -18,8 +18,8 @@ use crate::{
 pub(super) struct Needs<'a> {
     pub(super) manifest: &'a Manifest,
     /// `$JS.API`, or what replaces it.
-    api: String,
-    durables: Vec<Durable<'a>>,
+    pub(super) api: String,
+    pub(super) durables: Vec<Durable<'a>>,
     publish: Allowed,
     subscribe: Allowed,
 }
@@ -66,6 +66,7 @@ impl<'a> Needs<'a> {
             }
             Purpose::List => self.list(),
             Purpose::Dlq => self.dlq(),
+            Purpose::Replay => self.replay(),
             Purpose::Pause => self.pause(),
             Purpose::Send => self.send(),
         }
@@ -90,7 +91,7 @@ impl<'a> Needs<'a> {
     }
 
     /// What is there, and whether it is as wanted.
-    fn survey(&mut self) {
+    pub(super) fn survey(&mut self) {
         let bindings = &self.manifest.bindings;
         if bindings.iter().any(|binding| binding.stream.is_none() || binding.publish.is_some()) {
             self.find_streams();
@@ -154,7 +155,7 @@ impl<'a> Needs<'a> {
     }
 
     /// The server's last answer proves that it has read everything.
-    fn goodbye(&mut self) {
+    pub(super) fn goodbye(&mut self) {
         self.ask("INFO", "proof at the end that the server has heard everything");
     }
 
@@ -221,7 +222,11 @@ impl<'a> Needs<'a> {
                 self.bucket(&state.bucket, ">", &format!("the state of {}", binding.name));
             }
         }
-        for function in manifest.functions.values() {
+        self.granted_buckets();
+    }
+
+    pub(super) fn granted_buckets(&mut self) {
+        for function in self.manifest.functions.values() {
             let Runtime::Wasm(component) = &function.runtime else { continue };
             for bucket in &component.allow.kv {
                 let why = format!("what {} is granted", function.name);
@@ -331,6 +336,6 @@ impl<'a> Needs<'a> {
     }
 }
 
-fn outputs(binding: &Binding) -> impl Iterator<Item = &str> {
+pub(super) fn outputs(binding: &Binding) -> impl Iterator<Item = &str> {
     binding.publish.iter().flat_map(Publish::subjects)
 }

@@ -1,6 +1,6 @@
 //! The durable of a replay: beside the binding's own, made by the command and gone with it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use async_nats::jetstream::{
     consumer::{self, AckPolicy, DeliverPolicy, pull},
@@ -25,7 +25,15 @@ const REPLAY: &str = "pelton.replay";
 
 /// What follows a binding's name where a replay has something of its own. No binding can be called
 /// so: names have no `=`.
-const SUFFIX: &str = "=replay";
+pub(in crate::nats) const REPLAY_SUFFIX: &str = "=replay";
+
+/// How long the server keeps a consumer that answered one question.
+const PROBE_LIFE: Duration = Duration::from_secs(1);
+
+/// The replay that a durable was made for, if it was made for one.
+pub(in crate::nats) fn replay_of(info: &consumer::Info) -> Option<Replay> {
+    serde_json::from_str(info.config.metadata.get(REPLAY)?).ok()
+}
 
 /// The replays of a binding, of which there is one at a time.
 #[derive(Debug)]
@@ -67,7 +75,7 @@ impl Replays {
             )));
         }
         let mut config = site.consumer_config(binding);
-        let durable = format!("{}-{}{SUFFIX}", manifest.name, binding.name);
+        let durable = format!("{}-{}{REPLAY_SUFFIX}", manifest.name, binding.name);
         config.description =
             Some(format!("replay of binding {} of {}", binding.name, manifest.name));
         config.durable_name = Some(durable);
@@ -103,8 +111,7 @@ impl Replays {
         let metadata = &info.config.metadata;
         let ours =
             [OWNER, BINDING].iter().all(|key| metadata.get(*key) == self.config.metadata.get(*key));
-        let replay = metadata.get(REPLAY).and_then(|text| serde_json::from_str(text).ok());
-        match replay {
+        match replay_of(&info) {
             Some(replay) if ours => Ok(Some(replay)),
             _ => Err(problem(format!(
                 "consumer {} exists and is no replay of this binding: delete it if nobody needs it",
@@ -158,24 +165,22 @@ impl Replays {
         Ok((info.num_pending + info.num_ack_pending as u64).saturating_sub(behind))
     }
 
-    /// Asks a consumer that lives for no longer than the question.
+    /// Asks a consumer that lives for hardly longer than the question. Nothing deletes it: whoever
+    /// may delete one whose name the server chose may delete all of the stream.
     async fn probe(&self, deliver_policy: DeliverPolicy) -> Result<consumer::Info, ProvisionError> {
         let config = pull::Config {
             deliver_policy,
             ack_policy: AckPolicy::None,
             filter_subject: self.config.filter_subject.clone(),
             filter_subjects: self.config.filter_subjects.clone(),
-            inactive_threshold: std::time::Duration::from_secs(10),
+            inactive_threshold: PROBE_LIFE,
             memory_storage: true,
             num_replicas: 1,
             ..pull::Config::default()
         };
-        let unavailable =
-            |err: &dyn std::fmt::Display| ProvisionError::Unavailable(err.to_string());
-        let made = self.stream.create_consumer(config).await.map_err(|err| unavailable(&err))?;
-        let info = made.cached_info().clone();
-        self.stream.delete_consumer(&info.name).await.map_err(|err| unavailable(&err))?;
-        Ok(info)
+        let made = self.stream.create_consumer(config).await;
+        let made = made.map_err(|err| ProvisionError::Unavailable(err.to_string()))?;
+        Ok(made.cached_info().clone())
     }
 
     /// Begins a replay anew, in place of one that is under way.
@@ -213,7 +218,7 @@ impl Replays {
     }
 
     fn records(&self) -> String {
-        format!("{}{SUFFIX}", self.binding.name)
+        format!("{}{REPLAY_SUFFIX}", self.binding.name)
     }
 
     /// What is remembered of its events: nothing of the binding's own run counts.
@@ -229,7 +234,7 @@ impl Replays {
     /// When the bucket cannot be had.
     pub async fn seat(&self) -> Result<(std::sync::Arc<dyn Bucket>, String), BucketError> {
         let bucket = NatsBuckets::new(self.connection.clone()).open(&self.ledger_bucket).await?;
-        Ok((bucket, format!("{SUFFIX}.{}", self.binding.name)))
+        Ok((bucket, format!("{REPLAY_SUFFIX}.{}", self.binding.name)))
     }
 
     /// The events of a replay that is under way, up to its last.
