@@ -6,7 +6,6 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use crate::{
     event::{Headers, Publish},
     outputs::{LIFE_HEADER, Provenance, message_id},
-    redrive::{EDITED_HEADER, PAST_HEADER},
     settle::{Letter, cut},
 };
 
@@ -15,6 +14,11 @@ pub const PREFIX: &str = "pelton-dead-letter-";
 
 /// The id of the trace in which the event was given up, where traces are kept.
 pub const TRACE_HEADER: &str = "pelton-dead-letter-trace-id";
+
+/// SHA-256 of the payload that an event had before somebody edited it.
+pub const EDITED_HEADER: &str = "pelton-dead-letter-original-sha256";
+/// The attempts of earlier lives, a JSON list as `history` is.
+pub const PAST_HEADER: &str = "pelton-dead-letter-past";
 
 /// The longest error text in a header, in bytes before encoding.
 const ERROR_MAX: usize = 2048;

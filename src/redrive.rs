@@ -9,7 +9,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     event::{Event, EventId, Headers, Publish},
-    letter::PREFIX,
+    letter::{EDITED_HEADER, PAST_HEADER, PREFIX, ascii},
     outputs::{LIFE_HEADER, life_in},
     source::Origin,
 };
@@ -51,11 +51,6 @@ pub fn write(
     }
     Publish { subject: subject.to_owned(), id, headers, data }
 }
-
-/// SHA-256 of the payload that an event had before somebody edited it.
-pub const EDITED_HEADER: &str = "pelton-dead-letter-original-sha256";
-/// The attempts of earlier lives, a JSON list as `history` is.
-pub const PAST_HEADER: &str = "pelton-dead-letter-past";
 
 /// The event that a message sends again, and where it came from once; the message itself when it
 /// does not say.
@@ -112,7 +107,7 @@ pub fn attempts(letter: &Headers) -> Vec<Value> {
 fn past(letter: &Headers) -> String {
     let mut all = attempts(letter);
     loop {
-        let text = crate::letter::ascii(&Value::from(all.clone()).to_string());
+        let text = ascii(&Value::from(all.clone()).to_string());
         if text.len() <= PAST_MAX || all.is_empty() {
             return text;
         }

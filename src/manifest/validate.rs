@@ -2,6 +2,7 @@
 //! found at once; the result can be run only if none was, and nothing was unset.
 
 mod bindings;
+mod files;
 mod functions;
 mod http;
 mod nats;
@@ -259,6 +260,9 @@ fn count(raw: Option<Positive>, default: u64, max: u64, path: &Path, report: &mu
 
 /// JetStream keeps at most five copies.
 const REPLICAS_MAX: u64 = 5;
+
+/// Events in flight at most; beyond it, a number is a slip of the finger.
+const EVENTS_MAX: u64 = 1_000_000;
 
 fn replicas_of(raw: Option<Positive>, path: &Path, report: &mut Report) -> Option<NonZeroUsize> {
     raw?;

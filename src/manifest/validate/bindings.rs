@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
-    count,
+    EVENTS_MAX, count,
     functions::Functions,
     literal, named, non_zero,
     order::{self, Keyed},
@@ -177,9 +177,6 @@ fn binding(
         state,
     })
 }
-
-/// Events in flight at most; beyond it, a number is a slip of the finger.
-pub(super) const EVENTS_MAX: u64 = 1_000_000;
 
 fn max_ack_pending(raw: &raw::Binding, concurrency: u64, path: &Path, report: &mut Report) -> u64 {
     let at = path.key("max_ack_pending");

@@ -9,7 +9,13 @@ use std::{
     path::{Path as FilePath, PathBuf},
 };
 
-use super::{entries, named, nats::resolve, non_zero, positive_span, present};
+use super::{
+    entries,
+    files::{degraded, exists},
+    named,
+    nats::resolve,
+    non_zero, positive_span, present,
+};
 use crate::manifest::{
     Function, Lambda, Runtime, cpu, defaults,
     leaf::{Count, Cpu, Flag, Keys, Named, Positive, Size, Text},
@@ -248,18 +254,6 @@ fn program(
         report.error(path, "a word of a command cannot contain a null character");
     }
     Some(words)
-}
-
-pub(super) fn exists(full: &FilePath, shown: &str, path: &Path, report: &mut Report) {
-    if !full.is_file() {
-        degraded(path, format!("there is no file `{shown}`"), report);
-    }
-}
-
-/// A missing file is mended by putting it there: no reason to stop the other bindings.
-fn degraded(path: &Path, message: String, report: &mut Report) {
-    let hint = "paths are relative to the manifest; until it is there, no event is charged for it";
-    report.warn(path, message, hint);
 }
 
 fn env(raw: Option<Named<Text>>, path: &Path, report: &mut Report) -> BTreeMap<String, String> {

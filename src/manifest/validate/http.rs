@@ -8,7 +8,7 @@ use hyper::{
 };
 use url::Url;
 
-use super::nats::resolve;
+use super::{files::exists, nats::resolve};
 use crate::manifest::{
     Http, Runtime, Secret, defaults,
     leaf::{Count, Flag, Named, Size, Text},
@@ -50,7 +50,7 @@ pub(super) fn http(
     let url = address(&text, &place, report)?;
     let ca_file = raw.ca_file.map(|Text(file)| file).filter(|file| !file.is_empty()).map(|file| {
         let full = resolve(dir, &file);
-        super::functions::exists(&full, &file, &at.key("ca_file"), report);
+        exists(&full, &file, &at.key("ca_file"), report);
         full
     });
     Some(Runtime::Http(Box::new(Http {

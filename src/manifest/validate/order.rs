@@ -2,7 +2,7 @@
 
 use std::{num::NonZeroUsize, time::Duration};
 
-use super::{bindings::EVENTS_MAX, count, named, non_zero};
+use super::{EVENTS_MAX, count, named, non_zero};
 use crate::event::Headers;
 use crate::manifest::{
     Batch, KeyAt, Order, State, defaults,
