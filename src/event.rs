@@ -38,6 +38,19 @@ pub struct Event {
     pub attempt: u32,
 }
 
+impl Event {
+    /// The id of the trace that it belongs to, as its `traceparent` says (W3C Trace Context).
+    #[must_use]
+    pub fn trace_id(&self) -> Option<&str> {
+        let mut parts = self.headers.get("traceparent")?.trim().split('-');
+        let (_version, id) = (parts.next()?, parts.next()?);
+        let is_id = id.len() == 32
+            && id.bytes().all(|byte| byte.is_ascii_hexdigit())
+            && id.bytes().any(|byte| byte != b'0');
+        (is_id && parts.next().is_some()).then_some(id)
+    }
+}
+
 /// Headers as a multi-map: names compare without regard to case, order and repetition are kept.
 ///
 /// NATS keeps the case of header names (ADR-4) while senders disagree about it, so look-ups ignore

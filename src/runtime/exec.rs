@@ -101,10 +101,12 @@ impl Exec {
             }
         };
         let log = async {
+            let trace_id = event.trace_id();
             let show = |line: &str| {
                 tail.push(line);
                 if !line.starts_with(&token) {
-                    info!(target: "function", function = %self.function, event = %event.id, "{line}");
+                    let function = self.function.as_str();
+                    info!(target: "function", function, event = %event.id, trace_id, "{line}");
                 }
             };
             if let Some(stderr) = stderr {

@@ -7,6 +7,8 @@ use std::{
 
 use tokio::io::{AsyncRead, AsyncReadExt};
 
+use crate::event::{Event, EventId};
+
 /// The longest line, in bytes; a longer one is shown in pieces.
 const LINE_MAX: usize = 16 * 1024;
 /// What is kept of standard error for the reason of a failure, in lines and bytes.
@@ -14,6 +16,19 @@ const TAIL_LINES: usize = 8;
 const TAIL_BYTES: usize = 1024;
 /// V8 says why it gives up in such a line, before a stack that is longer than what is kept.
 const FATAL: &str = "FATAL ERROR: ";
+
+/// What a line speaks of.
+#[derive(Debug, Clone)]
+pub(crate) struct About {
+    pub(crate) event: EventId,
+    pub(crate) trace_id: Option<String>,
+}
+
+impl From<&Event> for About {
+    fn from(event: &Event) -> Self {
+        Self { event: event.id.clone(), trace_id: event.trace_id().map(str::to_owned) }
+    }
+}
 
 /// Hands every line to `show` until the end. A stream that cannot be read has ended.
 pub(crate) async fn lines(mut stream: impl AsyncRead + Unpin, mut show: impl FnMut(&str)) {

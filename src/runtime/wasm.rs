@@ -39,7 +39,7 @@ use crate::{
     handler::{BoxFuture, Call, Fault, Handler, Reply},
     keyvalue::Buckets,
     manifest::{Allow, Component, Function, Instances, defaults},
-    runtime::http::client::Tasks,
+    runtime::{http::client::Tasks, logs::About},
 };
 
 /// The most bytes that a component may hand over at once, as in `exec`.
@@ -161,15 +161,15 @@ impl Wasm {
         Ok(reach)
     }
 
-    async fn instance(&self, loaded: &Loaded, event: &EventId) -> Result<Live, Fault> {
+    async fn instance(&self, loaded: &Loaded, about: About) -> Result<Live, Fault> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).pop();
         if let Some(mut live) = kept.filter(|live| self.may_live(live)) {
             live.place = None;
-            live.store.data_mut().begin(event.clone());
+            live.store.data_mut().begin(about);
             return Ok(live);
         }
         let mut store =
-            Store::new(&loaded.host.engine, Guest::new(&self.spec, &loaded.reach, event.clone()));
+            Store::new(&loaded.host.engine, Guest::new(&self.spec, &loaded.reach, about));
         store.limiter(|guest| &mut guest.memory);
         store.set_hostcall_fuel(OUTPUT_MAX);
         store.set_epoch_deadline(1);
@@ -201,7 +201,7 @@ impl Wasm {
     }
 
     async fn run(&self, loaded: &Loaded, call: &Call) -> Result<Reply, Fault> {
-        let mut live = self.instance(loaded, &call.events.first.id).await?;
+        let mut live = self.instance(loaded, About::from(&call.events.first)).await?;
         live.calls += call.events.len() as u64;
         match live.instance.call(&mut live.store, call).await {
             Ok(reply) => {
@@ -248,7 +248,8 @@ impl Handler for Wasm {
             let _place = self.share.place().await;
             let _ticking = loaded.host.ticking();
             let nobody = EventId { stream: "".into(), sequence: 0 };
-            let live = self.instance(loaded, &nobody).await?;
+            let about = About { event: nobody, trace_id: None };
+            let live = self.instance(loaded, about).await?;
             self.keep(loaded, live);
             Ok(())
         })

@@ -263,14 +263,20 @@ async fn what_a_renamed_binding_gave_up_comes_back_to_it() {
     assert!(told.contains("renamed_from: f"), "{told}");
     assert_eq!(bench.streams.count("T_DLQ").await, 2);
     rename(", renamed_from: f");
-    let (code, said, told) = bench.pelton(&["apply", "--yes"]).await;
-    assert_eq!(code, 0, "{said}{told}");
+    let apply = async || {
+        let (code, said, told) = bench.pelton(&["apply", "--yes"]).await;
+        assert_eq!(code, 0, "{said}{told}");
+        let letters = bench.streams.js.get_stream("T_DLQ").await.expect("the dead letters");
+        letters.consumer_info("t-f-redrive").await.is_ok()
+    };
+    assert!(apply().await, "something waits under the old name");
     let (code, _, told) = bench.pelton(&["dlq", "redrive"]).await;
     assert_eq!(code, 0, "{told}");
     let mut runner = Runner::start(&bench.site, &bench.server).await;
     bench.wait_empty().await;
     let outputs = bench.outputs().await;
     assert_eq!((outputs.len(), outputs.values().sum::<usize>()), (10, 10), "{outputs:?}");
+    assert!(!apply().await, "nothing waits under the old name");
     assert_eq!(runner.sigterm().await.code(), Some(0));
 }
 

@@ -11,6 +11,8 @@ use crate::{
     ordered::{assert_in_order, by_key, event, send, site, with_hot_key},
 };
 
+mod beside;
+
 /// Answers with the event and who it is, slowly enough for others to get in between.
 const ECHO: &str = r#"
 import time

@@ -47,12 +47,13 @@ impl<'a> Durable<'a> {
     pub(super) fn comebacks(manifest: &'a Manifest, binding: &'a Binding) -> Self {
         let Manifest { name, dead_letter, .. } = manifest;
         let one = binding.renamed_from.is_none();
+        let old = binding.renamed_from.as_ref();
         Self {
             binding: &binding.name,
             stream: &dead_letter.stream,
             name: format!("{name}-{}-redrive", binding.name),
             filter: one.then(|| format!("redrive.{name}.{}", binding.name)),
-            predecessor: None,
+            predecessor: old.map(|old| format!("{name}-{old}-redrive")),
             comes_back: true,
         }
     }

@@ -70,7 +70,7 @@ impl Site<'_> {
             }
         }
         self.plan.comebacks.push(Durable { binding: binding.name.clone(), stream, config });
-        Ok(())
+        self.comebacks_left(binding).await
     }
 
     /// What was sent to a binding's former name comes to it as well.

@@ -96,6 +96,29 @@ impl Site<'_> {
         Ok(())
     }
 
+    /// What is left under the binding's old name of what comes back from the dead letters: the new
+    /// durable reads that too, so the old one can go once nothing waits for it.
+    pub(super) async fn comebacks_left(&mut self, binding: &Binding) -> Result<(), ProvisionError> {
+        let Some(from) = &binding.renamed_from else { return Ok(()) };
+        let letters = &self.manifest.dead_letter.stream;
+        let durable = format!("{}-{from}-redrive", self.manifest.name);
+        let Some(old) = find(self.connection, letters, &durable).await? else { return Ok(()) };
+        let waiting = old.num_pending > 0 || old.num_ack_pending > 0;
+        if waiting || old.config.metadata.get(OWNER) != Some(&self.manifest.name) {
+            return Ok(());
+        }
+        // A runner asks here only when there is something: its other durable tells whether it lives.
+        let read = self.plan.durables.iter().find(|durable| durable.binding == binding.name);
+        if let Some(stream) = read.map(|durable| durable.stream.clone())
+            && let Some((_, main)) = self.predecessor(binding, &stream).await?
+            && is_at_work(&main)
+        {
+            return Ok(());
+        }
+        self.dismiss(binding, letters, &old);
+        Ok(())
+    }
+
     async fn predecessor(
         &self,
         binding: &Binding,

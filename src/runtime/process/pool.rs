@@ -18,7 +18,10 @@ use super::{
     page::Begun,
     roster::Roster,
 };
-use crate::handler::{Call, Fault, Reply};
+use crate::{
+    handler::{Call, Fault, Reply},
+    runtime::logs::About,
+};
 
 /// What a caller waits for.
 pub(super) type Receiver = oneshot::Receiver<Result<Reply, Fault>>;
@@ -142,13 +145,13 @@ impl Pool {
         }
     }
 
-    /// The event of a call, or else of the one call that runs.
-    pub(super) fn event(
+    /// What a call is about, or else the one call that runs: the event, if it is one.
+    pub(super) fn about(
         &self,
         name: u64,
         number: Option<u64>,
         page: Option<&[Begun]>,
-    ) -> Option<String> {
+    ) -> Option<About> {
         let now = Instant::now();
         let mut roster = self.lock();
         let desk = &mut roster.member(name)?.desk;
@@ -157,7 +160,7 @@ impl Pool {
             Some(number) => desk.call(number),
             None => desk.running(),
         }?;
-        call.events.rest.is_empty().then(|| call.events.first.id.to_string())
+        call.events.rest.is_empty().then(|| About::from(&call.events.first))
     }
 
     /// Whether the worker has calls.

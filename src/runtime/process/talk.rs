@@ -263,13 +263,15 @@ impl<'a> Talk<'a> {
             (None, Some(page)) => page.read(),
             _ => None,
         };
-        let event = self.pool.event(self.plan.worker, number, begun.as_deref());
+        let about = self.pool.about(self.plan.worker, number, begun.as_deref());
+        let event = about.as_ref().map(|about| about.event.to_string());
         let event = event.as_deref();
+        let trace_id = about.as_ref().and_then(|about| about.trace_id.as_deref());
         match level {
-            "error" => error!(target: "function", function, event, "{message}"),
-            "warn" | "warning" => warn!(target: "function", function, event, "{message}"),
-            "debug" => debug!(target: "function", function, event, "{message}"),
-            _ => info!(target: "function", function, event, "{message}"),
+            "error" => error!(target: "function", function, event, trace_id, "{message}"),
+            "warn" | "warning" => warn!(target: "function", function, event, trace_id, "{message}"),
+            "debug" => debug!(target: "function", function, event, trace_id, "{message}"),
+            _ => info!(target: "function", function, event, trace_id, "{message}"),
         }
     }
 }

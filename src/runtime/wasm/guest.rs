@@ -14,7 +14,7 @@ use super::{
     output::{Output, Stream},
     world::pelton::event::{config, log},
 };
-use crate::{event::EventId, manifest::size};
+use crate::{manifest::size, runtime::logs::About};
 
 /// What the instances of a function have in common.
 #[derive(Debug)]
@@ -57,10 +57,10 @@ struct Wasi {
 }
 
 impl Guest {
-    pub(super) fn new(spec: &Arc<Spec>, reach: &Arc<Reach>, event: EventId) -> Self {
+    pub(super) fn new(spec: &Arc<Spec>, reach: &Arc<Reach>, about: About) -> Self {
         Self {
             spec: Arc::clone(spec),
-            out: Arc::new(Output::new(&spec.function, event)),
+            out: Arc::new(Output::new(&spec.function, about)),
             memory: Memory { limit: spec.memory_limit, used: 0 },
             wasi: None,
             reach: Arc::clone(reach),
@@ -68,8 +68,8 @@ impl Guest {
     }
 
     /// Another call begins in the same instance.
-    pub(super) fn begin(&mut self, event: EventId) {
-        self.out.begin(event);
+    pub(super) fn begin(&mut self, about: About) {
+        self.out.begin(about);
     }
 
     fn wasi(&mut self) -> &mut Wasi {

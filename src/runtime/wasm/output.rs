@@ -14,7 +14,7 @@ use wasmtime_wasi::{
 };
 
 use super::world::pelton::event::log::Level;
-use crate::event::EventId;
+use crate::runtime::logs::About;
 
 /// The most that one call may log.
 const LOG_MAX: usize = 64 * 1024;
@@ -24,7 +24,7 @@ const LINE_MAX: usize = 16 * 1024;
 /// Where the lines of an instance go.
 pub(super) struct Output {
     function: String,
-    event: Mutex<EventId>,
+    about: Mutex<About>,
     /// What the call may still say, in bytes.
     room: AtomicUsize,
     stdout: Line,
@@ -35,10 +35,10 @@ pub(super) struct Output {
 type Line = Mutex<Vec<u8>>;
 
 impl Output {
-    pub(super) fn new(function: &str, event: EventId) -> Self {
+    pub(super) fn new(function: &str, about: About) -> Self {
         Self {
             function: function.to_owned(),
-            event: Mutex::new(event),
+            about: Mutex::new(about),
             room: AtomicUsize::new(LOG_MAX),
             stdout: Line::default(),
             stderr: Line::default(),
@@ -46,8 +46,8 @@ impl Output {
     }
 
     /// Another call begins.
-    pub(super) fn begin(&self, event: EventId) {
-        *self.event.lock().unwrap_or_else(PoisonError::into_inner) = event;
+    pub(super) fn begin(&self, about: About) {
+        *self.about.lock().unwrap_or_else(PoisonError::into_inner) = about;
         self.room.store(LOG_MAX, Ordering::Relaxed);
     }
 
@@ -64,21 +64,23 @@ impl Output {
             return;
         }
         let function = self.function.as_str();
-        let event = self.event.lock().unwrap_or_else(PoisonError::into_inner).to_string();
+        let About { event, trace_id } =
+            self.about.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let (event, trace_id) = (event.to_string(), trace_id.as_deref());
         let room = self.room.load(Ordering::Relaxed);
         if room < line.len() {
             if room > 0 {
                 self.room.store(0, Ordering::Relaxed);
-                warn!(function, event, "a function says more than is logged of one call");
+                warn!(function, event, trace_id, "a function says more than is logged of one call");
             }
             return;
         }
         self.room.store(room - line.len(), Ordering::Relaxed);
         match level {
-            Level::Error => error!(target: "function", function, event, "{line}"),
-            Level::Warn => warn!(target: "function", function, event, "{line}"),
-            Level::Info => info!(target: "function", function, event, "{line}"),
-            Level::Debug => debug!(target: "function", function, event, "{line}"),
+            Level::Error => error!(target: "function", function, event, trace_id, "{line}"),
+            Level::Warn => warn!(target: "function", function, event, trace_id, "{line}"),
+            Level::Info => info!(target: "function", function, event, trace_id, "{line}"),
+            Level::Debug => debug!(target: "function", function, event, trace_id, "{line}"),
         }
     }
 

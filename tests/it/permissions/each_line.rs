@@ -90,7 +90,7 @@ async fn a_runner_needs_every_line() {
         .await;
 }
 
-/// Streams that are nobody's, and a durable of the binding's old name.
+/// Streams that are nobody's, and the durables of the binding's old name.
 async fn found_there(streams: &Streams) {
     for (name, subject) in [
         ("IN", "in.>"),
@@ -102,13 +102,15 @@ async fn found_there(streams: &Streams) {
         make(streams, name, &[subject]).await;
     }
     make(streams, "OUT", &["out.>", "more.>"]).await;
-    let stream = streams.js.get_stream("IN").await.expect("it is there");
-    let old = pull::Config {
-        durable_name: Some("t-old".to_owned()),
-        metadata: [("pelton.name".to_owned(), "t".to_owned())].into(),
-        ..Default::default()
-    };
-    stream.create_consumer(old).await.expect("a consumer");
+    for (stream, name) in [("IN", "t-old"), ("T_DLQ", "t-old-redrive")] {
+        let stream = streams.js.get_stream(stream).await.expect("it is there");
+        let old = pull::Config {
+            durable_name: Some(name.to_owned()),
+            metadata: [("pelton.name".to_owned(), "t".to_owned())].into(),
+            ..Default::default()
+        };
+        stream.create_consumer(old).await.expect("a consumer");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -39,6 +39,12 @@ async fn send(streams: &Streams, count: usize) {
     streams.send_many(count, |n| (format!("in.{n}"), n.to_string())).await;
 }
 
+/// Whether there is a durable for what comes back to a binding.
+async fn comes_back(streams: &Streams, binding: &str) -> bool {
+    let letters = streams.js.get_stream("T_DLQ").await.expect("the dead letters");
+    letters.consumer_info(format!("t-{binding}-redrive")).await.is_ok()
+}
+
 async fn each_is_stored_once(streams: &Streams, count: usize) {
     streams.wait_count("OUT", u64::try_from(count).expect("a count")).await;
     let texts = streams.texts("OUT").await;
@@ -81,7 +87,9 @@ async fn a_binding_renamed_under_load_loses_nothing_and_repeats_little() {
     let (code, said) = pelton(&site, &server, &["apply"]).await;
     assert_eq!(code, 0, "{said}");
     assert!(said.contains("~ consumer t-old on stream IN\n    is deleted"), "{said}");
+    assert!(said.contains("~ consumer t-old-redrive on stream T_DLQ\n    is deleted"), "{said}");
     assert!(streams.consumer("t-old").await.is_none());
+    assert!(!comes_back(&streams, "old").await);
     nothing_to_do(&site, &server).await;
     called(&site, "name: new");
     nothing_to_do(&site, &server).await;
@@ -137,6 +145,7 @@ async fn while_the_old_runner_is_at_work_its_durable_stays() {
         said.contains("! consumer t-old on stream IN\n    a runner still works on it"),
         "{said}"
     );
+    assert!(comes_back(&streams, "old").await, "its runner lives");
     assert_eq!(old.sigterm().await.code(), Some(0));
     eventually("the old durable can go", async || {
         let (code, _) = pelton(&new_site, &server, &["apply"]).await;
@@ -144,6 +153,7 @@ async fn while_the_old_runner_is_at_work_its_durable_stays() {
     })
     .await;
     assert!(streams.consumer("t-old").await.is_none());
+    assert!(comes_back(&streams, "new").await && !comes_back(&streams, "old").await);
     assert_eq!(new.sigterm().await.code(), Some(0));
 }
 

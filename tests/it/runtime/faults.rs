@@ -195,7 +195,9 @@ async fn a_worker_ends_with_its_runner() {
     ended(&worker).await;
 }
 
-/// Lines of a function are tagged with the event that printed them, if that is known.
+const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
+
+/// Lines of a function are tagged with the event that printed them, if that is known, and its trace.
 #[tokio::test]
 async fn what_functions_print_is_logged_with_their_event() {
     let log = Log::default();
@@ -208,15 +210,29 @@ async fn what_functions_print_is_logged_with_their_event() {
     let _guard = tracing::subscriber::set_default(subscriber);
     let handler = one_worker(runtime("neighbours.py"), 4);
     handler.call(call("print", "grüße")).await.unwrap();
+    let mut traced = call("print", "with a trace");
+    traced.events.first.headers.set("traceparent", format!("00-{TRACE}-00f067aa0ba902b7-01"));
+    handler.call(traced).await.unwrap();
     handler.stop().await;
+    let exec = ["sh", "-c", "echo apart >&2"].map(str::to_owned);
+    let exec = one_worker(Runtime::Exec(exec.into()), 1);
+    let mut traced = call("print", "");
+    traced.events.first.headers.set("Traceparent", format!("00-{TRACE}-00f067aa0ba902b7-01"));
+    exec.call(traced).await.unwrap();
     let lines = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
-    let tagged = |level, line| {
-        let tagged = format!("{level} function: {line} function=\"f\" event=\"ORDERS:12\"");
+    let has = |tagged: String| {
         assert!(lines.lines().any(|line| line.trim_start() == tagged), "{tagged} in:\n{lines}");
+    };
+    let tagged = |level, line| {
+        has(format!("{level} function: {line} function=\"f\" event=\"ORDERS:12\""));
     };
     tagged("INFO", "grüße");
     tagged("WARN", "to standard error");
     tagged("INFO", "through the context");
+    let traced = format!("event=\"ORDERS:12\" trace_id=\"{TRACE}\"");
+    has(format!("INFO function: with a trace function=\"f\" {traced}"));
+    let traced = traced.replace("\"ORDERS:12\"", "ORDERS:12");
+    has(format!("INFO function: apart function=\"f\" {traced}"));
 }
 
 #[derive(Clone, Default)]

@@ -134,7 +134,10 @@ async fn what_it_prints_is_log_lines_with_function_and_event() {
     let mut runner = Runner::spawn(&site, &server.url(), &["--log-format", "json"]);
     runner.wait_ready().await;
     streams.send("in.f", "1").await;
-    streams.send("in.f", "2").await;
+    let trace = "4bf92f3577b34da6a3ce929d0e0e4736";
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert("traceparent", format!("00-{trace}-00f067aa0ba902b7-01"));
+    streams.send_with("in.f", headers, "2").await;
     streams.wait_count("OUT", 2).await;
     let said = |sequence: u32, line: &str| {
         let event = format!("\"IN:{sequence}\"");
@@ -147,4 +150,8 @@ async fn what_it_prints_is_log_lines_with_function_and_event() {
         all.then_some(())
     })
     .await;
+    let field = format!("\"trace_id\":\"{trace}\"");
+    for line in runner.log().lines().filter(|line| line.contains("\"function\":\"f\"")) {
+        assert_eq!(line.contains(&field), line.contains("\"IN:2\""), "{line}");
+    }
 }
