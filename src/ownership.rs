@@ -6,10 +6,11 @@
 
 use std::{sync::Arc, time::Duration};
 
+use futures_util::{StreamExt as _, stream::FuturesUnordered};
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, sleep_until, timeout_at},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 use tracing::{debug, warn};
 
@@ -23,11 +24,8 @@ const RENEWALS: u32 = 3;
 /// Looks at somebody else's ownership in its life.
 const LOOKS: u32 = 5;
 const LOOK_MAX: Duration = Duration::from_secs(1);
-/// Tries to renew in the life of an ownership: a request that a broken connection took with it is
-/// never answered.
+/// Renewals that are asked for in its life, if none is answered: an answer may be lost, or late.
 const TRIES: u32 = 6;
-/// How long to wait after a failed renewal.
-const PAUSE: Duration = Duration::from_millis(100);
 
 /// A partition that one runner at a time works on.
 #[derive(Clone)]
@@ -49,6 +47,16 @@ pub struct Ownership {
 /// Which revision of a seat's key was seen last, and since when.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Seen(Option<(u64, Instant)>);
+
+/// What came of asking for a renewal.
+enum Renewal {
+    /// It lasts until then.
+    Done { revision: u64, end: Instant },
+    /// It is somebody else's.
+    Taken,
+    /// It may still be had.
+    Failed,
+}
 
 /// What the key says.
 #[derive(Debug, Serialize, Deserialize)]
@@ -85,10 +93,14 @@ impl Seat {
     /// looks before.
     pub async fn try_to_take(&self, seen: &mut Seen) -> Option<Ownership> {
         let read = self.bucket.get(&self.key);
-        let entry = match self.patiently(read, Instant::now() + self.life).await {
-            Ok(entry) => entry,
-            Err(err) => {
+        let entry = match timeout(self.life, read).await {
+            Ok(Ok(entry)) => entry,
+            Ok(Err(err)) => {
                 debug!(key = self.key, %err, "the owner cannot be read");
+                return None;
+            }
+            Err(_) => {
+                debug!(key = self.key, "nobody says in time who the owner is");
                 return None;
             }
         };
@@ -119,15 +131,27 @@ impl Seat {
         }
     }
 
-    /// Waits no longer than for one try, nor beyond `until`.
-    async fn patiently<T>(
-        &self,
-        answer: impl Future<Output = Result<T, BucketError>>,
-        until: Instant,
-    ) -> Result<T, BucketError> {
-        let end = until.min(Instant::now() + self.life / TRIES);
-        let answer = timeout_at(end, answer).await;
-        answer.unwrap_or_else(|_| Err(BucketError::Failed("no answer in time".to_owned())))
+    /// One renewal of what was this runner's at a revision. One before it whose answer was lost, or is
+    /// on its way, has changed that.
+    async fn renewal(&self, mut revision: u64) -> Renewal {
+        loop {
+            let asked = Instant::now();
+            match self.write(Some(&self.me), revision).await {
+                Ok(revision) => return Renewal::Done { revision, end: asked + self.life },
+                Err(BucketError::Conflict) => {}
+                Err(err) => return self.failed(&err),
+            }
+            match self.bucket.get(&self.key).await {
+                Ok(entry) if owner(&entry) == Some(&self.me) => revision = entry.revision,
+                Ok(_) => return Renewal::Taken,
+                Err(err) => return self.failed(&err),
+            }
+        }
+    }
+
+    fn failed(&self, err: &BucketError) -> Renewal {
+        debug!(key = self.key, %err, "ownership was not renewed");
+        Renewal::Failed
     }
 
     async fn write(&self, owner: Option<&str>, revision: u64) -> Result<u64, BucketError> {
@@ -156,22 +180,31 @@ impl Ownership {
         }
     }
 
-    /// Whether it was renewed in time.
+    /// Whether it was renewed in time. What is not answered soon is asked for once more, and any of the
+    /// answers counts: over a slow connection they come late, but they come.
     async fn renew(&mut self, until: Instant) -> bool {
+        let seat = self.seat.clone();
+        let mut renewals = FuturesUnordered::new();
         loop {
-            let asked = Instant::now();
-            let written = self.seat.write(Some(&self.seat.me), self.revision);
-            match self.seat.patiently(written, until).await {
-                Ok(revision) => {
-                    self.revision = revision;
-                    return self.extend(asked + self.seat.life);
+            renewals.push(seat.renewal(self.revision));
+            let next = sleep_until(until.min(Instant::now() + seat.life / TRIES));
+            tokio::pin!(next);
+            loop {
+                tokio::select! {
+                    Some(renewal) = renewals.next() => match renewal {
+                        Renewal::Done { revision, end } => {
+                            self.revision = revision;
+                            return self.extend(end);
+                        }
+                        Renewal::Taken => return false,
+                        Renewal::Failed => {}
+                    },
+                    () = &mut next => break,
                 }
-                Err(err) => debug!(key = self.seat.key, %err, "ownership was not renewed"),
             }
-            if !self.is_still_mine(until).await {
+            if Instant::now() >= until {
                 return false;
             }
-            sleep(PAUSE).await;
         }
     }
 
@@ -185,18 +218,6 @@ impl Ownership {
             }
             in_time
         })
-    }
-
-    /// A renewal whose answer was lost has changed the revision.
-    async fn is_still_mine(&mut self, until: Instant) -> bool {
-        let read = self.seat.bucket.get(&self.seat.key);
-        match self.seat.patiently(read, until).await {
-            Ok(entry) => {
-                self.revision = entry.revision;
-                owner(&entry) == Some(&self.seat.me)
-            }
-            Err(_) => Instant::now() < until,
-        }
     }
 
     /// Works, and renews the ownership meanwhile. The work has to end by the [`fence`](Self::fence)
@@ -277,6 +298,63 @@ mod tests {
 
         fn keys(&self, _: usize, _: usize) -> BoxFuture<'_, Result<Vec<String>, BucketError>> {
             Box::pin(ready(Ok(Vec::new())))
+        }
+    }
+
+    /// Answers everything, each time after so long.
+    struct Far {
+        wait: Duration,
+        revision: AtomicU64,
+    }
+
+    impl Bucket for Far {
+        fn get<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<Entry, BucketError>> {
+            Box::pin(async {
+                sleep(self.wait).await;
+                let revision = self.revision.load(Ordering::Relaxed);
+                let value = (revision > 0).then(|| Bytes::from_static(br#"{"owner":"me"}"#));
+                Ok(Entry { value, revision })
+            })
+        }
+
+        fn put<'a>(&'a self, _: &'a str, _: Bytes) -> BoxFuture<'a, Result<(), BucketError>> {
+            Box::pin(ready(Ok(())))
+        }
+
+        fn replace<'a>(
+            &'a self,
+            _: &'a str,
+            _: Bytes,
+            revision: u64,
+        ) -> BoxFuture<'a, Result<u64, BucketError>> {
+            Box::pin(async move {
+                let (old, new) = (revision, revision + 1);
+                let kept =
+                    self.revision.compare_exchange(old, new, Ordering::Relaxed, Ordering::Relaxed);
+                sleep(self.wait).await;
+                kept.map(|_| new).map_err(|_| BucketError::Conflict)
+            })
+        }
+
+        fn delete<'a>(&'a self, _: &'a str) -> BoxFuture<'a, Result<(), BucketError>> {
+            Box::pin(ready(Ok(())))
+        }
+
+        fn keys(&self, _: usize, _: usize) -> BoxFuture<'_, Result<Vec<String>, BucketError>> {
+            Box::pin(ready(Ok(Vec::new())))
+        }
+    }
+
+    /// Over a connection whose answers take 0.4 of its life.
+    #[tokio::test(start_paused = true)]
+    async fn an_ownership_is_kept_over_a_slow_connection() {
+        let bucket = Arc::new(Far { wait: LIFE * 2 / 5, revision: AtomicU64::new(0) });
+        let seat = Seat::new(bucket, "f".to_owned(), "me".to_owned(), LIFE);
+        let mut ownership = seat.take().await;
+        let fence = ownership.fence();
+        tokio::select! {
+            () = ownership.keep() => panic!("it was lost"),
+            () = sleep(LIFE * 50) => assert!(fence.holds()),
         }
     }
 
