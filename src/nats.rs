@@ -13,8 +13,11 @@ mod inspect;
 mod lease;
 mod ledger;
 mod letters;
+mod lookup;
 mod message;
+mod names;
 mod ordered;
+mod orphans;
 mod pause;
 mod permissions;
 mod provision;
@@ -31,16 +34,19 @@ pub use comeback::{Waiting, WithComebacks, watch as watch_comebacks};
 pub use connect::{Connection, ConnectionError};
 pub use hop::{Hop, Originals};
 pub(crate) use inspect::read_gauges;
-pub use inspect::{BindingReport, Orphan, ReplayReport, Report};
+pub use inspect::{BindingReport, ReplayReport, Report};
 pub use lease::NatsLease;
 pub use ledger::NatsLedger;
 pub use letters::{Filter, Letters, StoredLetter};
+pub use lookup::ProvisionError;
+pub use names::owners_name;
 pub use ordered::OrderedSource;
+pub use orphans::Orphan;
 pub use pause::{CENTURY, NatsBrake};
 pub use permissions::{Allowed, Permission, Permissions, Purpose, UnknownStream};
 pub use provision::{
-    Adoption, Applied, Failed, Field, Kind, Object, Plan, Planned, ProvisionError, Provisioned,
-    Provisioning, Replays, Step, owners_name, warnings,
+    Adoption, Applied, Failed, Field, Kind, Object, Plan, Planned, Provisioned, Provisioning,
+    Replays, Step, warnings,
 };
 pub use publish::NatsSink;
 pub use pull::NatsSource;

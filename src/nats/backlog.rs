@@ -4,10 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{
-    connect::Connection,
-    provision::{ProvisionError, Provisioned},
-};
+use super::{connect::Connection, lookup::ProvisionError, provision::Provisioned};
 
 /// Events of a binding that are not acknowledged yet, in all runners together.
 #[derive(Debug, Clone, Copy, Default, Serialize)]

@@ -15,7 +15,8 @@ use tracing::{debug, warn};
 use super::{
     connect::Connection,
     lease::NatsLease,
-    provision::{Consumer, Provisioned, part_comeback},
+    names::part_comeback,
+    provision::{Consumer, Provisioned},
     pull::NatsSource,
 };
 use crate::{

@@ -17,8 +17,10 @@ use tracing::{debug, warn};
 
 use super::{
     connect::Connection,
+    lookup::{ProvisionError, find_stream},
     message,
-    provision::{Consumer, ProvisionError, find_stream, part_subject},
+    names::part_subject,
+    provision::Consumer,
 };
 use crate::{event::Headers, partition, source::SourceError};
 

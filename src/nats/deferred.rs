@@ -6,7 +6,7 @@ use serde_json::json;
 
 use super::{
     connect::Connection,
-    provision::{ProvisionError, find_stream},
+    lookup::{ProvisionError, find_stream},
 };
 use crate::{deferral, manifest::Manifest};
 

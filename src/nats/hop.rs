@@ -10,7 +10,8 @@ use super::{
     connect::Connection,
     copies::{Copies, Copy},
     lease::NatsLease,
-    provision::{Provisioned, part_comeback, part_subject, parts_name},
+    names::{part_comeback, part_subject, parts_name},
+    provision::Provisioned,
     publish::NatsSink,
 };
 use crate::{

@@ -12,10 +12,11 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::{
     connect::Connection,
     deferred::{deferred, defers},
-    message, pause,
-    provision::{
-        BINDING, OWNER, ProvisionError, Provisioned, find, find_stream, part_infos, stream_of,
-    },
+    lookup::{ProvisionError, find, find_stream, stream_of},
+    message,
+    orphans::{Orphan, consumers_of, orphans_among},
+    pause,
+    provision::{Provisioned, part_infos},
 };
 use crate::{
     manifest::{Binding, Manifest},
@@ -60,19 +61,6 @@ pub struct BindingReport {
     pub dead_letters: u64,
     /// Why it is paused, if it is; else reason, error and time of the newest dead letter.
     pub last_error: Option<String>,
-}
-
-/// A durable that no binding owns.
-#[derive(Debug, Clone, Serialize)]
-pub struct Orphan {
-    /// Its name.
-    pub consumer: String,
-    /// Its stream.
-    pub stream: String,
-    /// The binding it was made for.
-    pub binding: String,
-    /// Events it has not acknowledged.
-    pub lag: u64,
 }
 
 impl Report {
@@ -257,42 +245,6 @@ async fn dead_letters(
         }),
     };
     Ok((count as u64, last))
-}
-
-pub(super) async fn orphans_of(
-    connection: &Connection,
-    manifest: &Manifest,
-    stream: &str,
-) -> Result<Vec<Orphan>, ProvisionError> {
-    Ok(orphans_among(manifest, &consumers_of(connection, stream).await?))
-}
-
-async fn consumers_of(
-    connection: &Connection,
-    stream: &str,
-) -> Result<Vec<consumer::Info>, ProvisionError> {
-    let Some(handle) = find_stream(connection, stream).await? else { return Ok(Vec::new()) };
-    let consumers = handle.consumers().try_collect().await;
-    consumers.map_err(|err| ProvisionError::Unavailable(err.to_string()))
-}
-
-fn orphans_among(manifest: &Manifest, consumers: &[consumer::Info]) -> Vec<Orphan> {
-    let orphan = |info: &consumer::Info| {
-        let binding = info.config.metadata.get(BINDING)?;
-        let ours = info.config.metadata.get(OWNER) == Some(&manifest.name);
-        // What was sent again to a binding's former name is read under its new one.
-        let letters = info.stream_name == manifest.dead_letter.stream;
-        let owned = manifest.bindings.iter().any(|known| {
-            known.name == *binding || letters && known.renamed_from.as_ref() == Some(binding)
-        });
-        (ours && !owned).then(|| Orphan {
-            consumer: info.name.clone(),
-            stream: info.stream_name.clone(),
-            binding: binding.clone(),
-            lag: info.num_pending + info.num_ack_pending as u64,
-        })
-    };
-    consumers.iter().filter_map(orphan).collect()
 }
 
 /// Age in seconds of the first event behind the acknowledged ones.

@@ -1,7 +1,7 @@
 //! What is remembered of events between deliveries: a key-value bucket `<NAME>_ATTEMPTS`, touched
 //! only when something went wrong.
 
-use std::{fmt::Write as _, time::Duration};
+use std::{collections::HashMap, fmt::Write as _, time::Duration};
 
 use async_nats::jetstream::{
     context::PublishError,
@@ -9,11 +9,30 @@ use async_nats::jetstream::{
 };
 use tracing::warn;
 
-use super::{connect::Connection, provision::Ancestor};
+use super::{
+    connect::Connection,
+    names::{DELIVERED, RENAMED_FROM},
+};
 use crate::{
     settle::Record,
     source::{Ledger, Origin},
 };
+
+/// Whose place a durable took, and what it inherits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in crate::nats) struct Ancestor {
+    pub(super) binding: String,
+    /// Nothing behind this stream sequence was delivered under the old name.
+    pub(super) delivered: u64,
+}
+
+impl Ancestor {
+    pub(in crate::nats) fn of(metadata: &HashMap<String, String>) -> Option<Self> {
+        let binding = metadata.get(RENAMED_FROM)?.clone();
+        let delivered = metadata.get(DELIVERED)?.parse().ok()?;
+        Some(Self { binding, delivered })
+    }
+}
 
 /// The record of events of one binding.
 #[derive(Debug, Clone)]

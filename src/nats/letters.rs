@@ -10,8 +10,8 @@ use time::OffsetDateTime;
 
 use super::{
     connect::Connection,
+    lookup::{ProvisionError, find_stream},
     message,
-    provision::{ProvisionError, find_stream},
     publish::NatsSink,
 };
 use crate::{

@@ -9,7 +9,8 @@ use time::OffsetDateTime;
 
 use super::{
     connect::Connection,
-    provision::{ProvisionError, ledger_name, parts_name, stream_of},
+    lookup::{ProvisionError, stream_of},
+    names::{ledger_name, parts_name},
 };
 use crate::{
     manifest::{Binding, Manifest},

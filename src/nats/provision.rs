@@ -17,16 +17,15 @@ mod version;
 
 use std::collections::BTreeMap;
 
-use async_nats::jetstream::{self, context::RequestErrorKind, stream::Stream};
-use serde::Deserialize;
-use serde_json::json;
-use thiserror::Error;
+use async_nats::jetstream::stream::Stream;
 
 use super::{
     connect::Connection,
     deferred::{all_deferred, defers},
-    inspect::{Orphan, orphans_of},
     ledger::NatsLedger,
+    lookup::ProvisionError,
+    names::ledger_name,
+    orphans::orphans_of,
     windows::{Windows, output_warnings},
 };
 use crate::{
@@ -34,28 +33,15 @@ use crate::{
     manifest::{Binding, Manifest},
 };
 
-pub(super) use bucket::ledger_name;
-pub use bucket::owners_name;
 pub use carry::{Applied, Failed};
 use change::Refusal;
-pub(super) use consumer::{Consumer, Restored, find};
-pub(super) use partitions::{part_comeback, part_infos, part_subject, parts_name};
+pub(super) use consumer::{Consumer, Restored};
+pub(super) use partitions::part_infos;
 use plan::{Deed, Durable};
 pub use plan::{Field, Kind, Object, Plan, Planned, Step};
-pub(super) use rename::Ancestor;
 pub use replay::Replays;
 pub(super) use replay::{REPLAY_SUFFIX, replay_of};
 use site::Site;
-pub(super) use stream::find_stream;
-
-/// Metadata key: the manifest's name, which owns the object.
-pub(super) const OWNER: &str = "pelton.name";
-/// Metadata key: the binding.
-pub(super) const BINDING: &str = "pelton.binding";
-/// Metadata key: digest of the manifest that created the object.
-const DIGEST: &str = "pelton.manifest";
-/// Metadata key: `start` of the binding when the durable was created.
-const START: &str = "pelton.start";
 
 /// What a runner may do before it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,17 +81,6 @@ pub struct Provisioned {
     pub created: Vec<String>,
     /// Where what exists differs from the manifest, for people.
     pub drift: Vec<String>,
-}
-
-/// Why a manifest cannot be run on this server.
-#[derive(Debug, Error)]
-pub enum ProvisionError {
-    /// As found, all at once.
-    #[error("{}", .0.join("\n"))]
-    Problems(Vec<String>),
-    /// `JetStream` did not answer; it may later.
-    #[error("JetStream did not answer: {0}")]
-    Unavailable(String),
 }
 
 impl Provisioned {
@@ -325,47 +300,4 @@ pub async fn warnings(
     let mut warnings = version::long_waits(&connection.server_version(), &manifest.bindings);
     warnings.extend(output_warnings(connection, manifest, windows).await?);
     Ok(warnings)
-}
-
-/// The stream that a binding reads, as far as can be told without a plan.
-pub(super) async fn stream_of(
-    connection: &Connection,
-    binding: &Binding,
-) -> Result<Option<String>, ProvisionError> {
-    match (&binding.stream, binding.subjects.first()) {
-        (Some(stream), _) => Ok(Some(stream.clone())),
-        (None, Some(subject)) => Ok(streams_holding(connection, subject).await?.into_iter().next()),
-        (None, None) => Ok(None),
-    }
-}
-
-/// The names of the streams whose subjects overlap `subject`.
-pub(super) async fn streams_holding(
-    connection: &Connection,
-    subject: &str,
-) -> Result<Vec<String>, ProvisionError> {
-    #[derive(Deserialize)]
-    struct Names {
-        #[serde(default)]
-        streams: Option<Vec<String>>,
-    }
-    let answer: jetstream::response::Response<Names> =
-        connection.context.request("STREAM.NAMES", &json!({ "subject": subject })).await?;
-    match answer {
-        jetstream::response::Response::Ok(names) => Ok(names.streams.unwrap_or_default()),
-        jetstream::response::Response::Err { error } => {
-            Err(ProvisionError::Unavailable(error.to_string()))
-        }
-    }
-}
-
-impl From<jetstream::context::RequestError> for ProvisionError {
-    fn from(err: jetstream::context::RequestError) -> Self {
-        match err.kind() {
-            RequestErrorKind::NoResponders => {
-                Self::Unavailable("is it enabled on this server, for this account?".to_owned())
-            }
-            _ => Self::Unavailable(err.to_string()),
-        }
-    }
 }

@@ -16,8 +16,9 @@ use tracing::{debug, warn};
 use super::{
     connect::{Connection, State},
     lease::{Leases, NatsLease},
+    lookup::ProvisionError,
     message,
-    provision::{Consumer, ProvisionError, Provisioned, Restored},
+    provision::{Consumer, Provisioned, Restored},
     reply::Reply,
 };
 use crate::{

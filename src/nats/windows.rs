@@ -4,7 +4,7 @@ use async_nats::jetstream::stream::RetentionPolicy;
 
 use super::{
     connect::Connection,
-    provision::{ProvisionError, find_stream, streams_holding},
+    lookup::{ProvisionError, find_stream, streams_holding},
 };
 use crate::manifest::{Manifest, Publish, Retention, window::forgetful};
 

@@ -4,8 +4,13 @@ use async_nats::jetstream::consumer;
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use super::super::provision::{BINDING, OWNER, replay_of};
-use crate::manifest::Manifest;
+use crate::{
+    manifest::Manifest,
+    nats::{
+        names::{BINDING, OWNER},
+        provision::replay_of,
+    },
+};
 
 /// A replay that is not done.
 #[derive(Debug, Clone, Serialize)]

@@ -9,7 +9,7 @@ use crate::{
     manifest::{Binding, Manifest, Publish, Runtime},
     nats::{
         connect::{API, api},
-        provision::{ledger_name, owners_name, parts_name},
+        names::{ledger_name, owners_name, parts_name},
     },
     settle::OnExhausted,
 };

@@ -3,7 +3,7 @@
 use super::needs::Needs;
 use crate::{
     manifest::Binding,
-    nats::provision::{part_comeback, parts_name},
+    nats::names::{part_comeback, parts_name},
 };
 
 /// The partitions of a binding.

@@ -1,10 +1,7 @@
 //! What a replay asks of the server: a consumer of its own, and its own part of the ledger.
 
 use super::needs::{Needs, outputs};
-use crate::nats::{
-    connect::API,
-    provision::{REPLAY_SUFFIX, ledger_name},
-};
+use crate::nats::{connect::API, names::ledger_name, provision::REPLAY_SUFFIX};
 
 impl Needs<'_> {
     pub(super) fn replay(&mut self) {

@@ -4,29 +4,18 @@ use std::time::Duration;
 
 use async_nats::jetstream::stream::{Config, DiscardPolicy};
 
-use super::{ProvisionError, plan::Object, site::Site};
+use super::{plan::Object, site::Site};
 use crate::{
     duration,
-    manifest::{Binding, Manifest},
+    manifest::Binding,
+    nats::{
+        lookup::ProvisionError,
+        names::{ledger_name, owners_name},
+    },
 };
 
 /// How long a failed event's record outlives its last failure.
 const LEDGER_MAX_AGE: Duration = Duration::from_secs(30 * 24 * 60 * 60);
-
-/// The bucket of the ledger: `<NAME>_ATTEMPTS`.
-pub(in crate::nats) fn ledger_name(manifest: &Manifest) -> String {
-    named(manifest, "ATTEMPTS")
-}
-
-/// The bucket that says which runner works on which partition: `<NAME>_OWNERS`.
-#[must_use]
-pub fn owners_name(manifest: &Manifest) -> String {
-    named(manifest, "OWNERS")
-}
-
-pub(super) fn named(manifest: &Manifest, what: &str) -> String {
-    format!("{}_{what}", manifest.name.to_uppercase().replace('-', "_"))
-}
 
 impl Site<'_> {
     pub(super) async fn ledger_bucket(&mut self) -> Result<(), ProvisionError> {

@@ -9,14 +9,15 @@ use async_nats::jetstream::{
 use serde::Serialize;
 
 use super::{
-    ProvisionError,
     change::Refusal,
-    consumer::find,
     partitions::are_asked_for,
     plan::{Deed, Object, Plan, Planned, Step},
     rename::is_at_work,
 };
-use crate::nats::connect::Connection;
+use crate::nats::{
+    connect::Connection,
+    lookup::{ProvisionError, find},
+};
 
 /// What came of a plan.
 #[derive(Debug, Default, Serialize)]

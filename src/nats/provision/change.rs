@@ -6,11 +6,8 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use thiserror::Error;
 
-use super::{
-    ProvisionError,
-    plan::{Field, Kind, Object},
-};
-use crate::nats::connect::Connection;
+use super::plan::{Field, Kind, Object};
+use crate::nats::{connect::Connection, lookup::ProvisionError};
 
 /// Where a configuration differs from what is wanted.
 #[derive(Debug, Clone)]

@@ -9,12 +9,19 @@ use async_nats::jetstream::{
 use tracing::debug;
 
 use super::{
-    BINDING, Consumer, DIGEST, OWNER, ProvisionError, Provisioned, find,
+    Consumer, Provisioned,
     plan::{Deed, Durable, Object, Step},
     site::Site,
     stream::Claim,
 };
-use crate::{manifest::Binding, nats::connect::Connection};
+use crate::{
+    manifest::Binding,
+    nats::{
+        connect::Connection,
+        lookup::{ProvisionError, find},
+        names::{BINDING, DIGEST, OWNER},
+    },
+};
 
 /// Longer than what any of them may take to be begun.
 const ACK_WAIT: Duration = Duration::from_secs(30);

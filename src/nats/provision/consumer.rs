@@ -9,26 +9,25 @@ use std::{
     time::Duration,
 };
 
-use async_nats::jetstream::{
-    ErrorCode,
-    consumer::{self, AckPolicy, DeliverPolicy, pull},
-    context::ConsumerInfoErrorKind,
-};
+use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy, pull};
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use super::{
-    BINDING, DIGEST, OWNER, ProvisionError, START,
     change::Difference,
     compare::{set, span},
     plan::{Durable, Object},
-    rename::Ancestor,
     site::Site,
-    stream::{Claim, find_stream},
+    stream::Claim,
 };
 use crate::{
     manifest::{Binding, Start},
-    nats::connect::Connection,
+    nats::{
+        connect::Connection,
+        ledger::Ancestor,
+        lookup::{ProvisionError, find, find_stream},
+        names::{BINDING, DIGEST, OWNER, START},
+    },
     source::Origin,
 };
 
@@ -312,31 +311,4 @@ pub(super) fn start_text(start: Start) -> String {
 
 fn gone(stream: &str) -> String {
     format!("stream {stream} does not exist: list it under `streams`, or create it")
-}
-
-pub(in crate::nats) async fn find(
-    connection: &Connection,
-    stream: &str,
-    name: &str,
-) -> Result<Option<consumer::Info>, ProvisionError> {
-    let handle = connection
-        .context
-        .get_stream_no_info(stream)
-        .await
-        .map_err(|err| ProvisionError::Unavailable(err.to_string()))?;
-    match handle.consumer_info(name).await {
-        Ok(info) => Ok(Some(info)),
-        Err(err) => match err.kind() {
-            ConsumerInfoErrorKind::NotFound | ConsumerInfoErrorKind::StreamNotFound => Ok(None),
-            ConsumerInfoErrorKind::JetStream(error)
-                if matches!(
-                    error.error_code(),
-                    ErrorCode::CONSUMER_NOT_FOUND | ErrorCode::STREAM_NOT_FOUND
-                ) =>
-            {
-                Ok(None)
-            }
-            _ => Err(ProvisionError::Unavailable(err.to_string())),
-        },
-    }
 }

@@ -13,41 +13,23 @@ use async_nats::jetstream::{
 use futures_util::TryStreamExt as _;
 
 use super::{
-    Consumer, ProvisionError, Provisioned,
-    bucket::named,
-    consumer::{differences, find},
+    Consumer, Provisioned,
+    consumer::differences,
     plan::{Deed, Durable, Object, Step},
     rename::is_at_work,
     site::Site,
-    stream::find_stream,
 };
 use crate::{
     manifest::{Binding, Manifest, Start},
-    nats::connect::Connection,
+    nats::{
+        connect::Connection,
+        lookup::{ProvisionError, find, find_stream},
+        names::{part_comeback, part_subject, parts_name},
+    },
 };
 
 /// Metadata key: how many partitions a stream of copies was made for.
 const PARTITIONS: &str = "pelton.partitions";
-
-/// The stream of the copies of a binding's events: `<NAME>_PARTS_<binding>`.
-pub(in crate::nats) fn parts_name(manifest: &Manifest, binding: &Binding) -> String {
-    format!("{}_{}", named(manifest, "PARTS"), binding.name)
-}
-
-/// Where the copies of one partition are: `parts.<name>.<binding>.<partitions>.<number>`.
-pub(in crate::nats) fn part_subject(
-    name: &str,
-    binding: &str,
-    count: NonZeroUsize,
-    number: usize,
-) -> String {
-    format!("parts.{name}.{binding}.{count}.{number}")
-}
-
-/// What comes back to one partition is under `redrive.<name>.` and this.
-pub(in crate::nats) fn part_comeback(binding: &str, count: NonZeroUsize, number: usize) -> String {
-    format!("{binding}.{count}.{number}")
-}
 
 /// The durables of a binding's partitions on the stream of copies, as far as they are there.
 pub(in crate::nats) async fn part_infos(

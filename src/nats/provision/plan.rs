@@ -5,7 +5,8 @@ use std::fmt;
 use async_nats::jetstream::{consumer::pull, stream};
 use serde::Serialize;
 
-use super::{Orphan, change::Change};
+use super::change::Change;
+use crate::nats::orphans::Orphan;
 
 /// What stands between a manifest and its server.
 #[derive(Debug, Default, Serialize)]

@@ -1,40 +1,23 @@
 //! A binding that was renamed: its new durable takes the place of the old one.
 
-use std::collections::HashMap;
-
 use async_nats::jetstream::{
     consumer::{self, DeliverPolicy, pull},
     stream::RetentionPolicy,
 };
 
 use super::{
-    Adoption, OWNER, ProvisionError,
-    consumer::{find, start_text},
+    Adoption,
+    consumer::start_text,
     plan::{Deed, Object, Step},
     site::Site,
 };
-use crate::manifest::Binding;
-
-/// Metadata key: the binding whose place this one took.
-const RENAMED_FROM: &str = "pelton.renamed_from";
-/// Metadata key: the last stream sequence that was delivered under the old name.
-const DELIVERED: &str = "pelton.delivered";
-
-/// Whose place a durable took, and what it inherits.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::nats) struct Ancestor {
-    pub(in crate::nats) binding: String,
-    /// Nothing behind this stream sequence was delivered under the old name.
-    pub(in crate::nats) delivered: u64,
-}
-
-impl Ancestor {
-    pub(super) fn of(metadata: &HashMap<String, String>) -> Option<Self> {
-        let binding = metadata.get(RENAMED_FROM)?.clone();
-        let delivered = metadata.get(DELIVERED)?.parse().ok()?;
-        Some(Self { binding, delivered })
-    }
-}
+use crate::{
+    manifest::Binding,
+    nats::{
+        lookup::{ProvisionError, find},
+        names::{DELIVERED, OWNER, RENAMED_FROM},
+    },
+};
 
 impl Site<'_> {
     /// A new durable: where the binding says, or where the one stands whose place it takes.

@@ -9,14 +9,16 @@ use async_nats::jetstream::{
 use futures_util::future::BoxFuture;
 use prometheus::IntCounter;
 
-use super::{
-    Adoption, BINDING, OWNER, ProvisionError, Provisioned, Provisioning, START, find, find_stream,
-    ledger_name, plan::Durable, site::Site,
-};
+use super::{Adoption, Provisioned, Provisioning, plan::Durable, site::Site};
 use crate::{
     keyvalue::{Bucket, BucketError, Buckets as _},
     manifest::{Binding, Manifest},
-    nats::{Connection, NatsBuckets, NatsLedger, NatsSource, until::Until},
+    nats::{
+        Connection, NatsBuckets, NatsLedger, NatsSource,
+        lookup::{ProvisionError, find, find_stream},
+        names::{BINDING, OWNER, START, ledger_name},
+        until::Until,
+    },
     replay::{Bound, Replay},
 };
 

@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 
 use super::{
-    Adoption, ProvisionError,
+    Adoption,
     plan::{Deed, Plan, Planned, Step},
-    streams_holding, version,
+    version,
 };
 use crate::{
     manifest::{Binding, Manifest, Publish},
-    nats::connect::Connection,
+    nats::{
+        connect::Connection,
+        lookup::{ProvisionError, streams_holding},
+    },
 };
 
 /// A look at everything that a manifest needs.

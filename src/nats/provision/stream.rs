@@ -2,15 +2,11 @@
 
 use std::collections::HashMap;
 
-use async_nats::jetstream::{
-    ErrorCode,
-    context::GetStreamErrorKind,
-    stream::{Config, Info, RetentionPolicy, StorageType, Stream},
-};
+use async_nats::jetstream::stream::{Config, Info, RetentionPolicy, StorageType};
 use serde_json::json;
 
 use super::{
-    Adoption, DIGEST, OWNER, ProvisionError,
+    Adoption,
     change::{Change, Difference},
     compare::{differences, discard_policy, place_of, retention_policy, storage_type},
     plan::{Deed, Object, Step},
@@ -20,7 +16,10 @@ use super::{
 use crate::{
     deferral,
     manifest::{self, defaults},
-    nats::connect::Connection,
+    nats::{
+        lookup::{ProvisionError, find_stream},
+        names::{DIGEST, OWNER},
+    },
 };
 
 /// Whose an object is.
@@ -272,20 +271,3 @@ impl Site<'_> {
 
 /// What to do about a stream whose kind cannot be changed.
 const MAKE_ANEW: &str = "write what it has; or make it anew: delete it, its events with it, and apply again; or list a stream of another name";
-
-pub(in crate::nats) async fn find_stream(
-    connection: &Connection,
-    name: &str,
-) -> Result<Option<Stream>, ProvisionError> {
-    match connection.context.get_stream(name).await {
-        Ok(stream) => Ok(Some(stream)),
-        Err(err) => match err.kind() {
-            GetStreamErrorKind::JetStream(error)
-                if error.error_code() == ErrorCode::STREAM_NOT_FOUND =>
-            {
-                Ok(None)
-            }
-            _ => Err(ProvisionError::Unavailable(err.to_string())),
-        },
-    }
-}

@@ -1,7 +1,7 @@
 //! What the server must be able to do.
 
-use super::{ProvisionError, site::Site};
-use crate::{deferral, manifest::Binding, settle::OnExhausted};
+use super::site::Site;
+use crate::{deferral, manifest::Binding, nats::lookup::ProvisionError, settle::OnExhausted};
 
 /// The oldest server that can do what Pelton asks of it.
 const OLDEST_SERVER: (u64, u64) = (2, 10);
