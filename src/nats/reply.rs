@@ -22,8 +22,8 @@ impl Reply {
     pub(super) fn parse(subject: &str) -> Option<Self> {
         let subject = subject.strip_prefix("$JS.ACK.")?;
         let (mut tokens, mut count) = ([""; 8], 0);
-        // A search that is made for long texts takes longer than this for each of these.
-        for token in subject.split(|c| matches!(c, '.')) {
+        // Of one character in brackets: the search for a bare one is made for long texts.
+        for token in subject.split(['.']) {
             if let Some(place) = tokens.get_mut(count) {
                 *place = token;
             }
