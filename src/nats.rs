@@ -7,6 +7,7 @@ mod comeback;
 mod connect;
 mod copies;
 mod deferred;
+mod each;
 mod gate;
 mod hop;
 mod inspect;

@@ -232,16 +232,9 @@ pub fn admit(record: &Record, policy: &Policy) -> Admission {
 /// What becomes of an event whose invocation has ended.
 #[must_use]
 pub fn settle(end: End, record: Record, delivered: u64, policy: &Policy, now: Now) -> Settlement {
-    let known = record != Record::default();
     let outcome = end.outcome();
     match end {
-        End::Done(publish) => Settlement {
-            memory: if known { Memory::Forget } else { Memory::Keep },
-            publish,
-            letter: None,
-            exhausted: None,
-            ack: Ack::Done,
-        },
+        End::Done(publish) => done(publish, &record),
         End::Reject { cause, reason } => {
             let failed = charge(record, outcome, &reason, now).failed;
             let cause = match cause {
@@ -269,6 +262,19 @@ pub fn settle(end: End, record: Record, delivered: u64, policy: &Policy, now: No
             let record = charge(record, outcome, &error, now);
             again_or_give_up(record, delivered, policy, now, error, None)
         }
+    }
+}
+
+/// What becomes of an event whose function succeeded.
+#[must_use]
+pub fn done(publish: Vec<Publish>, record: &Record) -> Settlement {
+    let known = *record != Record::default();
+    Settlement {
+        memory: if known { Memory::Forget } else { Memory::Keep },
+        publish,
+        letter: None,
+        exhausted: None,
+        ack: Ack::Done,
     }
 }
 

@@ -24,7 +24,7 @@ use crate::{
 
 /// Events for one call, and whether others may be with them in a worker.
 struct Group<C> {
-    passages: Vec<Passage<C>>,
+    passages: Vec<Box<Passage<C>>>,
     company: Company,
 }
 
@@ -39,7 +39,7 @@ enum Answer {
 impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
     pub(super) async fn handle_batch<C: Lease>(
         self: Arc<Self>,
-        mut passages: Vec<Passage<C>>,
+        mut passages: Vec<Box<Passage<C>>>,
         run: Arc<Run>,
     ) -> Left<C> {
         let admissions = join_all(passages.iter_mut().map(|passage| self.recall(passage))).await;
@@ -59,7 +59,11 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
         left
     }
 
-    async fn handle_together<C: Lease>(&self, passages: Vec<Passage<C>>, run: &Run) -> Left<C> {
+    async fn handle_together<C: Lease>(
+        &self,
+        passages: Vec<Box<Passage<C>>>,
+        run: &Run,
+    ) -> Left<C> {
         let mut left = Left::nothing();
         let mut groups = VecDeque::from([Group { passages, company: Company::Shared }]);
         while let Some(Group { mut passages, company }) = groups.pop_front() {
@@ -85,12 +89,13 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
     /// Calls the function; takes out what it cannot be shown, with how that ends.
     async fn call<C: Lease>(
         &self,
-        passages: &mut Vec<Passage<C>>,
+        passages: &mut Vec<Box<Passage<C>>>,
         company: Company,
         run: &Run,
-    ) -> (Answer, Vec<(Passage<C>, End)>) {
+    ) -> (Answer, Vec<(Box<Passage<C>>, End)>) {
         let mut refused = Vec::new();
-        if !self.turn(passages, run).await {
+        let has_turn = passages.iter_mut().fold(false, |any, passage| passage.uses_turn() | any);
+        if !has_turn && !self.turn(run).await {
             let cancelled = passages.iter().map(|_| End::Cancelled).collect();
             return (Answer::Each(cancelled), refused);
         }
@@ -121,7 +126,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
 
     async fn ask<C: Lease>(
         &self,
-        passages: &[Passage<C>],
+        passages: &[Box<Passage<C>>],
         events: NonEmpty<Event>,
         company: Company,
     ) -> Answer {
@@ -149,11 +154,11 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
 
     async fn settle_all<C: Lease>(
         &self,
-        ended: Vec<(Passage<C>, End)>,
+        ended: Vec<(Box<Passage<C>>, End)>,
         took: Duration,
         run: &Run,
     ) -> Left<C> {
-        let settle = async |(mut passage, end): (Passage<C>, End)| {
+        let settle = async |(mut passage, end): (Box<Passage<C>>, End)| {
             let (ended, told) = self.ended(&mut passage, end, took);
             self.settle(passage, ended, told, run).await
         };
@@ -164,7 +169,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
 
 /// A fault of a call is that of its event if there is just one, and of all if the function could
 /// not be started.
-fn whole<C>(fault: Fault, passages: &[Passage<C>]) -> Answer {
+fn whole<C>(fault: Fault, passages: &[Box<Passage<C>>]) -> Answer {
     match fault {
         Fault::Unavailable(_) => Answer::Each(vec![End::Fault(fault); passages.len()]),
         _ if passages.len() == 1 => Answer::Each(vec![End::Fault(fault)]),

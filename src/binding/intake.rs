@@ -11,7 +11,7 @@ use tokio::{
     task::{JoinError, JoinSet, unconstrained},
     time::Instant,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 use tracing::{debug, error};
 
 use super::{
@@ -47,7 +47,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
     /// drain gives back what has not begun.
     async fn take_turn<C: Lease>(
         self: Arc<Self>,
-        mut passages: Vec<Passage<C>>,
+        mut passages: Vec<Box<Passage<C>>>,
         run: Arc<Run>,
     ) -> Left<C> {
         let binding = Arc::clone(&self);
@@ -88,7 +88,7 @@ impl Drop for Shown {
 pub(super) struct Intake<K, L, C> {
     binding: Arc<Binding<K, L>>,
     run: Arc<Run>,
-    lanes: Option<Lanes<Passage<C>>>,
+    lanes: Option<Lanes<Box<Passage<C>>>>,
     ready: Ready<C>,
     tasks: JoinSet<Left<C>>,
     /// Tasks that are calls; the others wait.
@@ -96,6 +96,8 @@ pub(super) struct Intake<K, L, C> {
     /// The binding stops in place: nothing begins any more.
     stopped: bool,
     pace: Pace,
+    /// The box of an invocation that ended at once, for the next one.
+    spare: Option<ReusableBoxFuture<'static, Left<C>>>,
     shown: Shown,
 }
 
@@ -123,6 +125,7 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
             calls: 0,
             stopped: false,
             pace: Pace::default(),
+            spare: None,
             shown: blocked,
             binding,
         }
@@ -178,12 +181,19 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
     }
 
     /// Starts an event that waits for no other.
-    fn begin(&mut self, passage: Passage<C>) {
+    fn begin(&mut self, passage: Box<Passage<C>>) {
         let invocation = Arc::clone(&self.binding).handle(passage, Arc::clone(&self.run));
-        let mut invocation = Box::pin(invocation);
+        let mut invocation = match self.spare.take() {
+            Some(mut spare) => {
+                spare.set(invocation);
+                spare
+            }
+            None => ReusableBoxFuture::new(invocation),
+        };
         // What ends without waiting needs no task. Unconstrained, because one pull brings more
         // events than a task's budget has steps, and would move the rest to tasks for no reason.
         if self.pace.is_quick() && unconstrained(&mut invocation).now_or_never().is_some() {
+            self.spare = Some(invocation);
             return;
         }
         self.calls += 1;
@@ -244,7 +254,7 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
     }
 
     /// One turn of the rate for one call.
-    fn pace_calls(&self, passages: &mut [Passage<C>]) {
+    fn pace_calls(&self, passages: &mut [Box<Passage<C>>]) {
         if let (Some(rate), Some(first)) = (&self.binding.rate, passages.first_mut()) {
             rate.take();
             first.has_turn = true;
@@ -342,7 +352,7 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
         self.abandon().await;
     }
 
-    fn waiting(&mut self) -> Vec<Passage<C>> {
+    fn waiting(&mut self) -> Vec<Box<Passage<C>>> {
         let mut waiting = self.ready.drain();
         waiting.extend(self.lanes.iter_mut().flat_map(Lanes::drain));
         waiting

@@ -6,7 +6,7 @@ use std::{
 };
 
 use time::OffsetDateTime;
-use tracing::{Instrument as _, Span, debug_span, field, warn};
+use tracing::{Instrument as _, debug_span, field, warn};
 
 use super::{
     Binding,
@@ -50,7 +50,7 @@ pub(super) struct Told {
 impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
     pub(super) async fn handle<C: Lease>(
         self: Arc<Self>,
-        mut passage: Passage<C>,
+        mut passage: Box<Passage<C>>,
         run: Arc<Run>,
     ) -> Left<C> {
         let span = debug_span!(
@@ -62,12 +62,12 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
         );
         async {
             let admission = self.recall(&mut passage).await;
-            Span::current().record("attempt", passage.event.attempt);
+            span.record("attempt", passage.event.attempt);
             let (ended, told) = self.attempt(&mut passage, admission, &run).await;
-            Span::current().record("outcome", told.outcome.as_str());
+            span.record("outcome", told.outcome.as_str());
             self.settle(passage, ended, told, &run).await
         }
-        .instrument(span)
+        .instrument(span.clone())
         .await
     }
 
@@ -76,7 +76,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
         let inherits = self.ledger.inherits(passage.event.id.sequence);
         let unheard_of = passage.delivered <= 1 && !inherits;
         if !std::mem::replace(&mut passage.recalled, true) && !unheard_of {
-            self.read_record(passage).await;
+            Box::pin(self.read_record(passage)).await;
         }
         passage.event.attempt = passage.record.attempt();
         admit(&passage.record, &self.policy())
@@ -112,7 +112,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
         let end = match admission {
             Admission::Run => self.invoke(passage, Company::Shared, run).await,
             Admission::Apart => self.invoke(passage, Company::Apart, run).await,
-            Admission::Quarantine => self.invoke_in_quarantine(passage, run).await,
+            Admission::Quarantine => Box::pin(self.invoke_in_quarantine(passage, run)).await,
             Admission::DeadLetter(letter) => {
                 return self.not_run(passage, Ended::GivenUp(letter));
             }
@@ -137,7 +137,9 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
         let outcome = end.outcome();
         self.count(passage, outcome);
         let outputs = match &end {
-            End::Done(messages) => messages.iter().map(|message| message.subject.clone()).collect(),
+            End::Done(messages) if self.observer.is_some() => {
+                messages.iter().map(|message| message.subject.clone()).collect()
+            }
             _ => Vec::new(),
         };
         let error = end.error();
@@ -171,7 +173,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
 
     async fn invoke<C: Lease>(&self, passage: &mut Passage<C>, company: Company, run: &Run) -> End {
         let invoking = async {
-            if !self.turn(std::slice::from_mut(passage), run).await {
+            if !passage.uses_turn() && !self.turn(run).await {
                 return End::Cancelled;
             }
             let event = match self.begin(passage) {
@@ -204,13 +206,9 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
         }
     }
 
-    /// Waits until a call with these events may begin; `false` when none may any more.
-    pub(super) async fn turn<C>(&self, passages: &mut [Passage<C>], run: &Run) -> bool {
+    /// Waits until a call may begin that has no turn yet; `false` when none may any more.
+    pub(super) async fn turn(&self, run: &Run) -> bool {
         let Some(rate) = &self.rate else { return true };
-        let turns = passages.iter_mut().map(|passage| std::mem::take(&mut passage.has_turn));
-        if turns.fold(false, |any, has| any | has) {
-            return true;
-        }
         tokio::select! {
             () = rate.turn() => true,
             () = run.closing.cancelled() => false,
@@ -281,6 +279,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
     /// What one verdict means for its event.
     pub(super) fn mean<C>(&self, passage: &Passage<C>, verdict: Verdict) -> End {
         let outputs = match verdict {
+            Verdict::Done(outputs) if outputs.is_empty() => return End::Done(Vec::new()),
             Verdict::Done(outputs) => outputs,
             Verdict::Retry { reason, after } => return End::Retry { reason, after },
             Verdict::Reject { cause, reason } => return End::Reject { cause, reason },

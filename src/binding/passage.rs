@@ -43,10 +43,11 @@ pub(super) struct Entry {
 }
 
 impl<C> Passage<C> {
-    pub(super) fn new(delivery: Delivery<C>, key: Option<Arc<str>>, held: &Arc<Held>) -> Self {
+    /// In a box: it is handed on from step to step, and is large.
+    pub(super) fn new(delivery: Delivery<C>, key: Option<Arc<str>>, held: &Arc<Held>) -> Box<Self> {
         let Delivery { event, origin, place, record, delivered, lease } = delivery;
         let slot = Slot::take(held, event.data.len());
-        Self {
+        Box::new(Self {
             event,
             origin,
             place,
@@ -60,11 +61,16 @@ impl<C> Passage<C> {
             trace: Trace::default(),
             lease,
             slot,
-        }
+        })
     }
 }
 
 impl<C> Passage<C> {
+    /// Whether a turn was taken for it; it is used with that.
+    pub(super) const fn uses_turn(&mut self) -> bool {
+        std::mem::replace(&mut self.has_turn, false)
+    }
+
     /// Whether it came back from the dead letters.
     pub(super) const fn came_back(&self) -> bool {
         self.place.is_some()
@@ -87,9 +93,9 @@ pub(super) struct Left<C> {
     /// Keys whose next event may run.
     pub(super) freed: Vec<Arc<str>>,
     /// Events that may run now.
-    pub(super) ready: Vec<Passage<C>>,
+    pub(super) ready: Vec<Box<Passage<C>>>,
     /// Events that keep their claim and their turn, and run again after a while.
-    pub(super) held: Vec<(Duration, Passage<C>)>,
+    pub(super) held: Vec<(Duration, Box<Passage<C>>)>,
 }
 
 impl<C> Left<C> {
@@ -103,12 +109,12 @@ impl<C> Left<C> {
     }
 
     /// The event runs again after a while.
-    pub(super) fn held(after: Duration, passage: Passage<C>) -> Self {
+    pub(super) fn held(after: Duration, passage: Box<Passage<C>>) -> Self {
         Self { held: vec![(after, passage)], ..Self::nothing() }
     }
 
     /// The event has waited.
-    pub(super) fn ready(passage: Passage<C>) -> Self {
+    pub(super) fn ready(passage: Box<Passage<C>>) -> Self {
         Self { call: false, ready: vec![passage], ..Self::nothing() }
     }
 

@@ -9,7 +9,7 @@ use crate::manifest::Batch;
 
 /// Events that wait for a call, in order.
 pub(super) struct Ready<C> {
-    waiting: VecDeque<(Instant, Passage<C>)>,
+    waiting: VecDeque<(Instant, Box<Passage<C>>)>,
     bytes: usize,
     max: usize,
     max_bytes: usize,
@@ -24,7 +24,7 @@ impl<C> Ready<C> {
         Self { waiting: VecDeque::new(), bytes: 0, max, max_bytes, wait }
     }
 
-    fn push(&mut self, passage: Passage<C>) {
+    fn push(&mut self, passage: Box<Passage<C>>) {
         self.bytes += passage.event.data.len();
         self.waiting.push_back((Instant::now(), passage));
     }
@@ -37,7 +37,7 @@ impl<C> Ready<C> {
     }
 
     /// As many as one call takes. The first goes however large it is.
-    pub(super) fn take(&mut self) -> Vec<Passage<C>> {
+    pub(super) fn take(&mut self) -> Vec<Box<Passage<C>>> {
         let mut taken = Vec::new();
         let mut bytes = 0_usize;
         while taken.len() < self.max
@@ -54,11 +54,11 @@ impl<C> Ready<C> {
         taken
     }
 
-    pub(super) fn extend(&mut self, passages: impl IntoIterator<Item = Passage<C>>) {
+    pub(super) fn extend(&mut self, passages: impl IntoIterator<Item = Box<Passage<C>>>) {
         passages.into_iter().for_each(|passage| self.push(passage));
     }
 
-    pub(super) fn drain(&mut self) -> Vec<Passage<C>> {
+    pub(super) fn drain(&mut self) -> Vec<Box<Passage<C>>> {
         self.bytes = 0;
         self.waiting.drain(..).map(|(_, passage)| passage).collect()
     }

@@ -19,7 +19,7 @@ use crate::{
     observer::Invocation,
     settle::{
         Ack, Admission, End, Exhausted, GIVEN_BACK_FOR, Memory, Now, Outcome, RETRY_AFTER_MAX,
-        Reason, Settlement, give_up, settle, stay_deferred, stay_parked,
+        Reason, Settlement, done, give_up, settle, stay_deferred, stay_parked,
     },
     source::{Lease, Ledger, PublishError, SettleError, Sink, Stored},
     telemetry::{Step, Trace},
@@ -51,10 +51,11 @@ struct Settled {
 }
 
 impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
-    /// Settles an event. One that a fence keeps from it is dropped: whoever has taken over does it.
+    /// Settles an event. What few events need is in boxes, or the future of each would have room for it.
+    /// One that a fence keeps from it is dropped: whoever has taken over does it.
     pub(super) async fn settle<C: Lease>(
         &self,
-        mut passage: Passage<C>,
+        mut passage: Box<Passage<C>>,
         ended: Ended,
         mut told: Told,
         run: &Run,
@@ -97,21 +98,22 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
                 due = due.or_else(|| self.defers(&ack));
             }
             record.deferred = due;
-            self.remember(&mut passage, record).await;
+            Box::pin(self.remember(&mut passage, record)).await;
         }
         let deferred = match due {
-            Some(due) => self.defer(&mut passage, due).await,
+            Some(due) => Box::pin(self.defer(&mut passage, due)).await,
             None => false,
         };
         let dead_letter = letter.as_ref().map(|letter| letter.reason);
         if let Some(letter) = letter
-            && !self.bury(&letter, &passage, told.trace.as_deref()).await
+            && !Box::pin(self.bury(&letter, &passage, told.trace.as_deref())).await
         {
             ack = Ack::Redeliver { after: RETRY_AFTER_MAX };
             wait = if self.spec.order.is_some() { Wait::Aside } else { Wait::InStream };
         }
         if let Some(how) = exhausted {
-            self.exhaust(how, told.error.as_deref().unwrap_or_default(), &passage, run).await;
+            let error = told.error.as_deref().unwrap_or_default();
+            Box::pin(self.exhaust(how, error, &passage, run)).await;
         }
         let end = Settled { told, dead_letter, exhausted, ack, forget, deferred, held: false };
         let after = match end.ack {
@@ -126,7 +128,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
     }
 
     /// Gives an event back that never ran, or shall not run again here.
-    pub(super) async fn give_back<C: Lease>(&self, mut passage: Passage<C>, run: &Run) {
+    pub(super) async fn give_back<C: Lease>(&self, mut passage: Box<Passage<C>>, run: &Run) {
         let (ended, told) = match self.recall(&mut passage).await {
             Admission::Deferred(due) => self.not_run(&mut passage, Ended::Deferred(due)),
             _ => self.ended(&mut passage, End::Cancelled, Duration::ZERO),
@@ -144,7 +146,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
         }
     }
 
-    fn hold<C>(&self, mut passage: Passage<C>, after: Duration) -> Left<C> {
+    fn hold<C>(&self, mut passage: Box<Passage<C>>, after: Duration) -> Left<C> {
         self.all_metrics.step(|| {
             self.metrics.settlements_held.inc();
             passage.slot.open = false;
@@ -155,18 +157,18 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
         Left::held(after, passage)
     }
 
-    fn set_aside<C>(&self, mut passage: Passage<C>, after: Duration) -> Left<C> {
+    fn set_aside<C>(&self, mut passage: Box<Passage<C>>, after: Duration) -> Left<C> {
         let freed = Left::settled(passage.key.take());
         self.hold(passage, after).and(freed)
     }
 
-    async fn release<C: Lease>(&self, passage: Passage<C>, end: Settled) -> Left<C> {
+    async fn release<C: Lease>(&self, passage: Box<Passage<C>>, end: Settled) -> Left<C> {
         let word = if end.deferred { &Ack::Done } else { &end.ack };
         let forget = (end.forget || end.deferred) && !matches!(word, Ack::Redeliver { .. });
         let recorded = forget.then(|| passage.place()).map(|(origin, n)| (origin.clone(), n));
         let place = self.place(&passage.event.id.stream);
         let settling = passage.trace.settle(word.word(), place);
-        let Passage { event, lease, mut slot, key, .. } = passage;
+        let Passage { event, lease, mut slot, key, .. } = *passage;
         let released = say(lease, word, settling).await;
         self.all_metrics.step(|| {
             match &released {
@@ -181,7 +183,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             return Left::settled(key);
         }
         if let Some((origin, sequence)) = recorded {
-            self.ledger.forget(&origin, sequence).await;
+            Box::pin(self.ledger.forget(&origin, sequence)).await;
         }
         if end.ack == Ack::Done {
             self.metrics.last_success.set(OffsetDateTime::now_utc().unix_timestamp());
@@ -192,6 +194,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
 
     fn decide<C>(&self, passage: &Passage<C>, ended: Ended) -> Settlement {
         match ended {
+            Ended::Ran(End::Done(messages)) => done(messages, &passage.record),
             Ended::Ran(end) => {
                 let jitter = fastrand::f64();
                 // In order, a source has nothing under way once events are given back.
@@ -219,7 +222,8 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             return Written::Stored;
         };
         let about = (&passage.event, &*passage.origin);
-        store.write(key, entry, about, &settlement.publish, self.sink.max_payload()).await
+        let max = self.sink.max_payload();
+        Box::pin(store.write(key, entry, about, &settlement.publish, max)).await
     }
 
     /// Stores every output and waits for every `PubAck`.

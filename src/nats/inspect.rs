@@ -12,11 +12,12 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use super::{
     connect::Connection,
     deferred::{deferred, defers},
+    each::each,
     lookup::{ProvisionError, find, find_stream, stream_of},
     message,
     orphans::{Orphan, consumers_of, orphans_among},
     pause,
-    provision::{Provisioned, part_infos},
+    provision::{Consumer, Provisioned, part_infos},
 };
 use crate::{
     manifest::{Binding, Manifest},
@@ -106,29 +107,13 @@ pub(crate) async fn read_gauges(
     metrics: &Metrics,
 ) -> Result<BTreeMap<String, String>, ProvisionError> {
     let mut paused = BTreeMap::new();
-    for consumer in provisioned.consumers() {
-        let Some(info) = consumer.info(connection).await? else { continue };
-        let binding = manifest.bindings.iter().find(|known| known.name == consumer.binding);
-        if let Some(binding) = binding
-            && let Some(why) = pause::reason(connection, manifest, binding, &info).await
-        {
-            paused.insert(binding.name.clone(), why);
+    let look = |consumer| look(connection, manifest, provisioned, consumer);
+    let looks = each(provisioned.consumers(), look).await?;
+    for (consumer, (seen, why)) in provisioned.consumers().iter().zip(looks) {
+        paused.extend(why.map(|why| (consumer.binding.clone(), why)));
+        if let Some(seen) = seen {
+            metrics.consumer(&consumer.binding, seen);
         }
-        let mut seen = gauges(connection, &info).await;
-        for part in provisioned.parts(&consumer.binding) {
-            if let Some(info) = part.info(connection).await? {
-                let part = gauges(connection, &info).await;
-                seen.max_ack_pending += part.max_ack_pending;
-                add(&mut seen, &part);
-            }
-        }
-        // What comes back from the dead letters is the binding's to do as well.
-        for comebacks in provisioned.comeback_consumers(&consumer.binding) {
-            if let Some(info) = comebacks.info(connection).await? {
-                add(&mut seen, &gauges(connection, &info).await);
-            }
-        }
-        metrics.consumer(&consumer.binding, seen);
     }
     let spec = &manifest.dead_letter;
     let stream = connection
@@ -154,6 +139,36 @@ pub(crate) async fn read_gauges(
         }
     }
     Ok(paused)
+}
+
+/// The gauges of a binding, if its consumer is there, and why it is paused, if it is.
+async fn look(
+    connection: &Connection,
+    manifest: &Manifest,
+    provisioned: &Provisioned,
+    consumer: &Consumer,
+) -> Result<(Option<ConsumerGauges>, Option<String>), ProvisionError> {
+    let Some(info) = consumer.info(connection).await? else { return Ok((None, None)) };
+    let binding = manifest.bindings.iter().find(|known| known.name == consumer.binding);
+    let why = match binding {
+        Some(binding) => pause::reason(connection, manifest, binding, &info).await,
+        None => None,
+    };
+    let mut seen = gauges(connection, &info).await;
+    for part in provisioned.parts(&consumer.binding) {
+        if let Some(info) = part.info(connection).await? {
+            let part = gauges(connection, &info).await;
+            seen.max_ack_pending += part.max_ack_pending;
+            add(&mut seen, &part);
+        }
+    }
+    // What comes back from the dead letters is the binding's to do as well.
+    for comebacks in provisioned.comeback_consumers(&consumer.binding) {
+        if let Some(info) = comebacks.info(connection).await? {
+            add(&mut seen, &gauges(connection, &info).await);
+        }
+    }
+    Ok((Some(seen), why))
 }
 
 fn add(sum: &mut ConsumerGauges, more: &ConsumerGauges) {

@@ -22,6 +22,7 @@ use async_nats::jetstream::stream::Stream;
 use super::{
     connect::Connection,
     deferred::{all_deferred, defers},
+    each::each,
     ledger::NatsLedger,
     lookup::ProvisionError,
     names::ledger_name,
@@ -99,8 +100,7 @@ impl Provisioned {
         };
         let Plan { steps, mut problems, durables, comebacks, parts, part_comebacks, .. } =
             Site::new(connection, manifest, adoption, false).survey().await?;
-        let mut created = Vec::new();
-        let mut drift = Vec::new();
+        let (mut wanted, mut drift) = (Vec::new(), Vec::new());
         for Planned { step, deed } in steps {
             let object = step.object();
             match deed {
@@ -116,22 +116,15 @@ impl Provisioned {
                 Deed::DeleteCopies => problems.push(format!(
                     "{object} has to go first: `pelton apply` does that"
                 )),
-                deed if makes_or_adopts(&step) => {
-                    // With a problem nothing is made that may not be wanted in the end.
-                    if problems.is_empty() {
-                        match deed.carry_out(connection, object).await {
-                            Ok(()) => created.extend(tell(&step)),
-                            Err(Refusal::Provision(err)) => return Err(err),
-                            Err(err) => problems.push(format!("{}: {err}", cannot(&step))),
-                        }
-                    }
-                }
+                deed if makes_or_adopts(&step) => wanted.push(Planned { step, deed }),
                 _ => drift.extend(step.drift()),
             }
         }
+        // With a problem nothing is made that may not be wanted in the end.
         if !problems.is_empty() {
             return Err(ProvisionError::Problems(problems));
         }
+        let created = make(wanted, connection).await?;
         let bucket = format!("KV_{}", ledger_name(manifest));
         let ledger = connection.context.get_stream_no_info(&bucket).await;
         let ledger = ledger.map_err(|err| ProvisionError::Unavailable(err.to_string()))?;
@@ -234,6 +227,44 @@ impl Provisioned {
     pub(super) fn durables(&self) -> impl Iterator<Item = &Consumer> {
         let copied = self.parts.iter().chain(&self.part_comebacks);
         self.consumers.iter().chain(&self.comebacks).chain(copied)
+    }
+}
+
+/// Carries out what was planned: streams one after the other, then the durables on them side by side.
+/// Returns what was created, for whoever lists it.
+async fn make(
+    planned: Vec<Planned>,
+    connection: &Connection,
+) -> Result<Vec<String>, ProvisionError> {
+    let is_durable = |planned: &Planned| matches!(planned.deed, Deed::CreateConsumer(_));
+    let (durables, others): (Vec<_>, Vec<_>) = planned.into_iter().partition(is_durable);
+    let mut created = Vec::new();
+    for planned in others {
+        match make_one(planned, connection).await? {
+            Ok(made) => created.extend(made),
+            Err(problem) => return Err(ProvisionError::Problems(vec![problem])),
+        }
+    }
+    let durables = each(durables, |planned| make_one(planned, connection)).await?;
+    let (made, problems): (Vec<_>, Vec<_>) = durables.into_iter().partition(Result::is_ok);
+    if !problems.is_empty() {
+        return Err(ProvisionError::Problems(
+            problems.into_iter().filter_map(Result::err).collect(),
+        ));
+    }
+    created.extend(made.into_iter().flatten().flatten());
+    Ok(created)
+}
+
+/// What was created, or why it cannot be.
+async fn make_one(
+    Planned { step, deed }: Planned,
+    connection: &Connection,
+) -> Result<Result<Option<String>, String>, ProvisionError> {
+    match deed.carry_out(connection, step.object()).await {
+        Ok(()) => Ok(Ok(tell(&step))),
+        Err(Refusal::Provision(err)) => Err(err),
+        Err(err) => Ok(Err(format!("{}: {err}", cannot(&step)))),
     }
 }
 

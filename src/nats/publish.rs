@@ -40,12 +40,12 @@ impl NatsSink {
 
 impl Sink for NatsSink {
     async fn publish(&self, publish: Publish) -> Result<Stored, PublishError> {
-        let mut headers = message::header_map(&publish.headers).map_err(PublishError::Refused)?;
-        headers.insert(NATS_MESSAGE_ID, publish.id.as_str());
         let mut pause = PAUSE_MIN;
         loop {
-            let message = PublishMessage::build().payload(publish.data.clone());
-            let message = message.headers(headers.clone());
+            let mut headers =
+                message::header_map(&publish.headers).map_err(PublishError::Refused)?;
+            headers.insert(NATS_MESSAGE_ID, publish.id.as_str());
+            let message = PublishMessage::build().payload(publish.data.clone()).headers(headers);
             let failure = match self.store(&publish.subject, message).await {
                 Ok(ack) if ack.duplicate => return Ok(Stored::Duplicate),
                 Ok(_) => return Ok(Stored::New),

@@ -216,8 +216,8 @@ impl NatsSource {
     fn collect(&mut self, first: Message) -> (Vec<Delivery<NatsLease>>, Option<Notice>) {
         let mut deliveries = Vec::new();
         let mut next = Some(first);
+        self.heard = Instant::now();
         while let Some(message) = next {
-            self.heard = Instant::now();
             if let Some(status) = message.status {
                 if let Some(notice) = self.status(status, &message) {
                     return (deliveries, Some(notice));
@@ -239,13 +239,15 @@ impl NatsSource {
             0 => 0,
             _ => self.credit.bytes.saturating_sub(message.length),
         };
-        self.trouble = Trouble::none();
+        if self.trouble.is_there() {
+            self.trouble = Trouble::none();
+        }
         let subject = message.reply.clone()?;
         let Some(reply) = Reply::parse(&subject) else {
             warn!(reply = %subject, "a message without a delivery's reply subject was left alone");
             return None;
         };
-        let lease = self.leases.take(reply, subject)?;
+        let lease = self.leases.take(reply, subject, self.heard)?;
         Some(Delivery {
             event: message::event(message, reply, &self.origin),
             origin: Arc::clone(&self.origin),
@@ -398,8 +400,12 @@ impl Trouble {
         Self { until: Instant::now(), pause: Duration::ZERO }
     }
 
+    const fn is_there(&self) -> bool {
+        !self.pause.is_zero()
+    }
+
     fn pending(&self) -> bool {
-        !self.pause.is_zero() && Instant::now() < self.until
+        self.is_there() && Instant::now() < self.until
     }
 
     fn grow(&mut self) {

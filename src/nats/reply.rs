@@ -20,18 +20,30 @@ pub(super) struct Reply {
 impl Reply {
     /// Reads a reply subject; `None` when it is none of a delivery.
     pub(super) fn parse(subject: &str) -> Option<Self> {
-        let tokens = subject.strip_prefix("$JS.ACK.")?;
-        let mut tokens = match tokens.split('.').count() {
-            7 => tokens.split('.').skip(2),
-            9.. => tokens.split('.').skip(4),
+        let subject = subject.strip_prefix("$JS.ACK.")?;
+        let (mut tokens, mut count) = ([""; 8], 0);
+        // Of one character in brackets: the search for a bare one is made for long texts.
+        for token in subject.split(['.']) {
+            if let Some(place) = tokens.get_mut(count) {
+                *place = token;
+            }
+            count += 1;
+        }
+        let [_, _, a, b, c, d, e, f] = tokens;
+        let numbers = match count {
+            7 => [a, b, c, d],
+            9.. => [c, d, e, f],
             _ => return None,
         };
-        let delivered = tokens.next()?.parse().ok()?;
-        let sequence = tokens.next()?.parse().ok()?;
-        let consumer_sequence = tokens.next()?.parse().ok()?;
-        let nanos: i128 = tokens.next()?.parse().ok()?;
-        let stored = OffsetDateTime::from_unix_timestamp_nanos(nanos).ok()?;
-        Some(Self { delivered, sequence, consumer_sequence, stored })
+        let [delivered, sequence, consumer_sequence, nanos] =
+            numbers.map(|n| n.parse::<u64>().ok());
+        let stored = OffsetDateTime::from_unix_timestamp_nanos(nanos?.into()).ok()?;
+        Some(Self {
+            delivered: delivered?,
+            sequence: sequence?,
+            consumer_sequence: consumer_sequence?,
+            stored,
+        })
     }
 }
 

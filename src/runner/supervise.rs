@@ -209,7 +209,8 @@ impl Supervised {
 
     async fn run_once(&self, shutdown: &Shutdown) -> Result<(), String> {
         if self.whole.order.is_some() {
-            return self.run_in_order(shutdown).await;
+            // Much larger than what bindings without order need, who would all carry it.
+            return Box::pin(self.run_in_order(shutdown)).await;
         }
         let (source, extender) = self.open().await?;
         self.work(self.with_comebacks(source), extender, shutdown, Fence::default()).await

@@ -3,7 +3,7 @@
 use std::{collections::HashMap, time::Duration};
 
 use async_nats::jetstream::{
-    consumer::{AckPolicy, pull},
+    consumer::{self, AckPolicy, pull},
     stream::Stream,
 };
 use tracing::debug;
@@ -18,6 +18,7 @@ use crate::{
     manifest::Binding,
     nats::{
         connect::Connection,
+        each::each,
         lookup::{ProvisionError, find},
         names::{BINDING, DIGEST, OWNER},
     },
@@ -50,13 +51,26 @@ impl Consumer {
 }
 
 impl Site<'_> {
-    /// The durable of a binding's events that come back.
-    pub(super) async fn comebacks(&mut self, binding: &Binding) -> Result<(), ProvisionError> {
+    /// The durables of events that come back.
+    pub(super) async fn comebacks(&mut self) -> Result<(), ProvisionError> {
+        let manifest = self.manifest;
+        let stream = &manifest.dead_letter.stream;
+        let durable = |binding: &Binding| format!("{}-{}-redrive", manifest.name, binding.name);
+        let durables: Vec<String> = manifest.bindings.iter().map(durable).collect();
+        let found = each(&durables, |durable| find(self.connection, stream, durable)).await?;
+        for (binding, found) in manifest.bindings.iter().zip(found) {
+            self.comebacks_of(binding, found);
+            self.comebacks_left(binding).await?;
+        }
+        Ok(())
+    }
+
+    fn comebacks_of(&mut self, binding: &Binding, found: Option<consumer::Info>) {
         let stream = self.manifest.dead_letter.stream.clone();
         let config = self.comeback_config(binding);
         let name = config.durable_name.clone().unwrap_or_default();
         let object = Object::consumer(&stream, &name);
-        match find(self.connection, &stream, &name).await? {
+        match found {
             None => {
                 let detail = format!("what comes back to {}", binding.name);
                 let step = Step::Create { object, detail };
@@ -77,7 +91,6 @@ impl Site<'_> {
             }
         }
         self.plan.comebacks.push(Durable { binding: binding.name.clone(), stream, config });
-        self.comebacks_left(binding).await
     }
 
     /// What was sent to a binding's former name comes to it as well.

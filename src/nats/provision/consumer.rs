@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use async_nats::jetstream::consumer::{self, AckPolicy, DeliverPolicy, pull};
+use async_nats::jetstream::{
+    consumer::{self, AckPolicy, DeliverPolicy, pull},
+    stream::Info,
+};
 use serde_json::{Value, json};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
@@ -24,6 +27,7 @@ use crate::{
     manifest::{Binding, Start},
     nats::{
         connect::Connection,
+        each::each,
         ledger::Ancestor,
         lookup::{ProvisionError, find, find_stream},
         names::{BINDING, DIGEST, OWNER, START},
@@ -117,31 +121,25 @@ impl Durable {
         connection: &Connection,
         streams: &mut BTreeMap<String, OffsetDateTime>,
     ) -> Result<Vec<Consumer>, ProvisionError> {
-        let mut consumers = Vec::with_capacity(durables.len());
-        for durable in durables {
-            consumers.push(durable.open(connection, streams).await?);
+        for Self { stream, config, .. } in &durables {
+            if !streams.contains_key(stream) {
+                let found = find_stream(connection, stream).await?;
+                let found = found.ok_or_else(|| not_there(config))?;
+                streams.insert(stream.clone(), found.cached_info().created);
+            }
         }
-        Ok(consumers)
+        each(durables, |durable| durable.open(connection, streams)).await
     }
 
     async fn open(
         self,
         connection: &Connection,
-        streams: &mut BTreeMap<String, OffsetDateTime>,
+        streams: &BTreeMap<String, OffsetDateTime>,
     ) -> Result<Consumer, ProvisionError> {
         let Self { binding, stream, config } = self;
         let name = config.durable_name.clone().unwrap_or_default();
-        let missing = || ProvisionError::Unavailable(format!("consumer {name} is not there yet"));
-        let created = match streams.get(&stream) {
-            Some(created) => *created,
-            None => {
-                let handle = find_stream(connection, &stream).await?.ok_or_else(missing)?;
-                let created = handle.cached_info().created;
-                streams.insert(stream.clone(), created);
-                created
-            }
-        };
-        let found = find(connection, &stream, &name).await?.ok_or_else(missing)?;
+        let created = *streams.get(&stream).ok_or_else(|| not_there(&config))?;
+        let found = find(connection, &stream, &name).await?.ok_or_else(|| not_there(&config))?;
         Ok(Consumer {
             binding,
             origin: Origin { stream: stream.as_str().into(), created },
@@ -155,16 +153,47 @@ impl Durable {
 }
 
 impl Site<'_> {
-    pub(super) async fn consumer(&mut self, binding: &Binding) -> Result<(), ProvisionError> {
-        let Some(stream) = self.stream_of(binding).await? else { return Ok(()) };
-        let info = self.stream_info(&stream).await?;
+    /// The durables of all bindings.
+    pub(super) async fn consumers(&mut self) -> Result<(), ProvisionError> {
+        let bindings = &self.manifest.bindings;
+        let streams = each(bindings, |binding| self.stream_of(binding)).await?;
+        let mut infos = BTreeMap::new();
+        for stream in streams.iter().flatten() {
+            if !infos.contains_key(stream) {
+                infos.insert(stream.clone(), self.stream_info(stream).await?);
+            }
+        }
+        let find = async |binding: &Binding, stream: &Result<String, String>| match stream {
+            Ok(stream) => find(self.connection, stream, &self.durable_of(binding)).await,
+            Err(_) => Ok(None),
+        };
+        let both = bindings.iter().zip(&streams);
+        let found = each(both, |(binding, stream)| find(binding, stream)).await?;
+        for ((binding, stream), found) in bindings.iter().zip(streams).zip(found) {
+            match stream {
+                Ok(stream) => {
+                    let info = infos.get(&stream).and_then(Option::as_ref);
+                    self.consumer(binding, stream, info, found).await?;
+                }
+                Err(problem) => self.problem(problem),
+            }
+        }
+        Ok(())
+    }
+
+    async fn consumer(
+        &mut self,
+        binding: &Binding,
+        stream: String,
+        info: Option<&Info>,
+        found: Option<consumer::Info>,
+    ) -> Result<(), ProvisionError> {
         if info.is_none() && !self.after.contains_key(&stream) {
             self.problem(format!("binding `{}`: {}", binding.name, gone(&stream)));
             return Ok(());
         }
         let mut config = self.consumer_config(binding);
-        let name = config.durable_name.clone().unwrap_or_default();
-        match find(self.connection, &stream, &name).await? {
+        match found {
             Some(found) => {
                 self.verify(binding, &config, &found);
                 self.predecessor_left(binding, &stream).await?;
@@ -178,8 +207,12 @@ impl Site<'_> {
         Ok(())
     }
 
+    fn durable_of(&self, binding: &Binding) -> String {
+        format!("{}-{}", self.manifest.name, binding.name)
+    }
+
     pub(super) fn consumer_config(&self, binding: &Binding) -> pull::Config {
-        let name = format!("{}-{}", self.manifest.name, binding.name);
+        let name = self.durable_of(binding);
         let (filter_subject, filter_subjects) = match binding.subjects.as_slice() {
             [one] => (one.clone(), Vec::new()),
             several => (String::new(), several.to_vec()),
@@ -307,6 +340,11 @@ pub(super) fn start_text(start: Start) -> String {
         Start::Sequence(sequence) => sequence.to_string(),
         Start::Time(time) => time.format(&Rfc3339).unwrap_or_default(),
     }
+}
+
+fn not_there(config: &pull::Config) -> ProvisionError {
+    let name = config.durable_name.as_deref().unwrap_or_default();
+    ProvisionError::Unavailable(format!("consumer {name} is not there yet"))
 }
 
 fn gone(stream: &str) -> String {

@@ -241,7 +241,7 @@ impl Site<'_> {
 
     /// Why the partitions that there are cannot go, if they cannot.
     async fn in_use(
-        &mut self,
+        &self,
         binding: &Binding,
         stream: &str,
         comebacks: &[consumer::Info],
@@ -252,7 +252,7 @@ impl Site<'_> {
             return Ok(Some("events wait"));
         }
         let durable = format!("{}-{}", self.manifest.name, binding.name);
-        if let Some(original) = self.stream_of(binding).await?
+        if let Ok(original) = self.stream_of(binding).await?
             && let Some(info) = find(self.connection, &original, &durable).await?
         {
             // It may have been copied, and then it is known by its copy alone that it was.

@@ -64,10 +64,8 @@ impl Replays {
     ) -> Result<Self, ProvisionError> {
         let provisioned =
             Provisioned::ensure(connection, manifest, Provisioning::VerifyOnly).await?;
-        let mut site = Site::new(connection, manifest, Adoption::Refuse, false);
-        let Some(name) = site.stream_of(binding).await? else {
-            return Err(ProvisionError::Problems(site.plan.problems));
-        };
+        let site = Site::new(connection, manifest, Adoption::Refuse, false);
+        let name = site.stream_of(binding).await?.map_err(problem)?;
         let stream = find_stream(connection, &name).await?;
         let stream =
             stream.ok_or_else(|| problem(format!("stream {name} does not exist any more")))?;

@@ -11,6 +11,7 @@ use crate::{
     manifest::{Binding, Manifest, Publish},
     nats::{
         connect::Connection,
+        each::each,
         lookup::{ProvisionError, streams_holding},
     },
 };
@@ -49,12 +50,8 @@ impl<'a> Site<'a> {
         self.ledger_bucket().await?;
         self.keyed_buckets().await?;
         self.publish_subjects().await?;
-        for binding in &manifest.bindings {
-            self.consumer(binding).await?;
-        }
-        for binding in &manifest.bindings {
-            self.comebacks(binding).await?;
-        }
+        self.consumers().await?;
+        self.comebacks().await?;
         for binding in &manifest.bindings {
             self.partitions(binding).await?;
         }
@@ -84,28 +81,31 @@ impl<'a> Site<'a> {
     /// Every literal subject that a binding publishes to must be held by a stream, or the first
     /// output would be the first to know.
     async fn publish_subjects(&mut self) -> Result<(), ProvisionError> {
-        let manifest = self.manifest;
-        for binding in &manifest.bindings {
+        let literal = |binding: &'a Binding| {
             let subjects = binding.publish.iter().flat_map(Publish::subjects);
-            for subject in subjects.filter(|subject| crate::subject::is_literal(subject)) {
-                if self.holding(subject).await?.is_empty() {
-                    self.problem(format!(
-                        "binding `{}` publishes to `{subject}`, which no stream holds: list a stream with it under `streams`",
-                        binding.name
-                    ));
-                }
+            let subjects = subjects.filter(|subject| crate::subject::is_literal(subject));
+            subjects.map(move |subject| (binding, subject))
+        };
+        let published: Vec<_> = self.manifest.bindings.iter().flat_map(literal).collect();
+        let holding = each(&published, |(_, subject)| self.holding(subject)).await?;
+        for ((binding, subject), holding) in published.into_iter().zip(holding) {
+            if holding.is_empty() {
+                self.problem(format!(
+                    "binding `{}` publishes to `{subject}`, which no stream holds: list a stream with it under `streams`",
+                    binding.name
+                ));
             }
         }
         Ok(())
     }
 
-    /// The stream of a binding's subjects.
+    /// The stream of a binding's subjects, or why there is none.
     pub(super) async fn stream_of(
-        &mut self,
+        &self,
         binding: &Binding,
-    ) -> Result<Option<String>, ProvisionError> {
+    ) -> Result<Result<String, String>, ProvisionError> {
         if let Some(stream) = &binding.stream {
-            return Ok(Some(stream.clone()));
+            return Ok(Ok(stream.clone()));
         }
         let mut found: Option<String> = None;
         for subject in &binding.subjects {
@@ -130,9 +130,8 @@ impl<'a> Site<'a> {
                     several.join(", ")
                 ),
             };
-            self.problem(problem);
-            return Ok(None);
+            return Ok(Err(problem));
         }
-        Ok(found)
+        Ok(found.ok_or_else(|| format!("binding `{}` has no subject", binding.name)))
     }
 }
