@@ -67,6 +67,9 @@ struct Readiness {
     /// What the server does not allow.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     denied: Vec<String>,
+    /// Why the manifest as it is now is not the one that runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reload: Option<String>,
     bindings: Vec<BindingReadiness>,
 }
 
@@ -109,7 +112,9 @@ async fn readyz(State(shared): State<Shared>) -> Response {
         Phase::Draining => "draining",
     };
     let code = if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (code, Json(Readiness { ready, phase, nats_connected, denied, bindings })).into_response()
+    let reload = status.reload;
+    (code, Json(Readiness { ready, phase, nats_connected, denied, reload, bindings }))
+        .into_response()
 }
 
 async fn scrape(State(shared): State<Shared>) -> Response {

@@ -133,6 +133,7 @@ impl Builder {
             provisioning: Provisioning::CreateMissing,
             first_start: FirstStart::WithFirstEvent,
             exit_when_idle: false,
+            editions: None,
         };
         Ok(runner.run(shutdown, &status).await?)
     }

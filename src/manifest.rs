@@ -77,7 +77,7 @@ pub struct Manifest {
 }
 
 /// How to reach NATS.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Nats {
     /// `nats://host:port`, user information removed from it and put into `auth`.
     pub servers: Vec<String>,
@@ -203,7 +203,7 @@ pub struct Placement {
 }
 
 /// A function and what runs it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Function {
     /// Its name.
     pub name: String,
@@ -265,7 +265,7 @@ pub enum Instances {
 }
 
 /// A trigger, the function it calls, and the delivery policy between them.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Binding {
     /// Unique in the manifest.
     pub name: String,

@@ -55,6 +55,8 @@ pub struct Metrics {
     deferred_events: IntGaugeVec,
     lanes_blocked: IntGaugeVec,
     partitions_owned: IntGaugeVec,
+    manifest_reloads: IntCounterVec,
+    manifest_last_reload: IntGauge,
     nats_connected: IntGauge,
     nats_reconnects: IntCounter,
     nats_rtt: Gauge,
@@ -97,7 +99,7 @@ impl Metrics {
             ])
             .set(1);
         registry.register(Box::new(build))?;
-        Ok(Self {
+        let metrics = Self {
             invocations: counters(
                 &registry,
                 "invocations_total",
@@ -274,6 +276,19 @@ impl Metrics {
                 "Partitions of a binding with `order_by` that this runner works on.",
                 &["binding"],
             )?,
+            manifest_reloads: counters(
+                &registry,
+                "manifest_reloads_total",
+                "Times that the manifest was read again, by what came of it.",
+                &["outcome"],
+            )?,
+            manifest_last_reload: register(
+                &registry,
+                IntGauge::new(
+                    "pelton_manifest_last_reload_successful",
+                    "1 while the manifest that runs is the one that was read last.",
+                )?,
+            )?,
             nats_connected: register(
                 &registry,
                 IntGauge::new("pelton_nats_connected", "1 while connected to NATS.")?,
@@ -288,7 +303,12 @@ impl Metrics {
             )?,
             consistent: RwLock::new(()),
             registry,
-        })
+        };
+        for outcome in ["applied", "rejected"] {
+            metrics.manifest_reloads.with_label_values(&[outcome]);
+        }
+        metrics.manifest_last_reload.set(1);
+        Ok(metrics)
     }
 
     /// The handles of a binding, every counter at 0.
@@ -370,6 +390,35 @@ impl Metrics {
     /// Shows how many events of a binding are deferred.
     pub fn deferred(&self, binding: &str, count: u64) {
         self.deferred_events.with_label_values(&[binding]).set(clamp(count));
+    }
+
+    /// Counts a reload of the manifest.
+    pub fn reloaded(&self, successful: bool) {
+        let outcome = if successful { "applied" } else { "rejected" };
+        self.manifest_reloads.with_label_values(&[outcome]).inc();
+        self.manifest_last_reload.set(i64::from(successful));
+    }
+
+    /// Takes away what is shown of a binding that is no more; counts stay.
+    pub fn forget(&self, binding: &str) {
+        let gauges = [
+            &self.slots,
+            &self.last_success,
+            &self.binding_up,
+            &self.consumer_pending,
+            &self.consumer_ack_pending,
+            &self.consumer_max_ack_pending,
+            &self.consumer_paused,
+            &self.oldest_unacked,
+            &self.dead_letter_messages,
+            &self.deferred_events,
+            &self.lanes_blocked,
+            &self.partitions_owned,
+        ];
+        for gauge in gauges {
+            // One that was never shown is none to take away.
+            gauge.remove_label_values(&[binding]).unwrap_or_default();
+        }
     }
 
     /// Shows whether there is a connection.

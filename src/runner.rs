@@ -1,5 +1,7 @@
 //! Builds and supervises the bindings of a manifest. The only module that knows all the others.
 
+mod crew;
+mod reload;
 mod replay;
 mod scratch;
 mod supervise;
@@ -11,7 +13,10 @@ use std::{
 };
 
 use thiserror::Error;
-use tokio::{sync::watch, task::JoinSet};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 use tracing::{info, warn};
 
 use crate::{
@@ -26,6 +31,9 @@ use crate::{
     shutdown::Shutdown,
 };
 
+use crew::{Crew, Makeup};
+pub use reload::Edition;
+use reload::Next;
 pub use replay::{ReplayError, Replayer};
 use supervise::Supervised;
 pub use supervise::{BindingStatus, Paused, Start};
@@ -55,6 +63,8 @@ pub struct Runner {
     pub first_start: FirstStart,
     /// Whether to drain by itself once nothing is pending.
     pub exit_when_idle: bool,
+    /// Tells of changes to the manifest, if anybody does.
+    pub editions: Option<mpsc::Receiver<Edition>>,
 }
 
 /// When the workers of a function are started for the first time.
@@ -77,6 +87,8 @@ pub struct Status {
     pub provisioned: Option<Arc<Provisioned>>,
     /// Its bindings, once they run.
     pub bindings: Vec<BindingStatus>,
+    /// Why the manifest as it is now is not the one that runs.
+    pub reload: Option<String>,
 }
 
 /// What a runner does.
@@ -113,7 +125,7 @@ impl Runner {
     /// # Errors
     /// When it cannot begin. Once it runs, it goes on through everything that may pass.
     pub async fn run(
-        self,
+        mut self,
         shutdown: Shutdown,
         status: &watch::Sender<Status>,
     ) -> Result<(), RunError> {
@@ -128,53 +140,59 @@ impl Runner {
         };
         let provisioned = Arc::new(provisioned?);
         let (found, waiting) = watch::channel(BTreeSet::new());
-        let bindings = self.bindings(&connection, &provisioned, &waiting)?;
-
+        let (tell_paused, paused) = watch::channel(BTreeMap::new());
+        let mut bindings = Vec::with_capacity(self.manifest.bindings.len());
+        for makeup in Makeup::all(&self.manifest).into_values() {
+            let built = self.build(&makeup, &connection, &provisioned, &waiting)?;
+            bindings.push((makeup, built));
+        }
         let mut background = JoinSet::new();
         background.spawn(shutdown.clone().enforce(self.manifest.drain));
-        let (tell_paused, paused) = watch::channel(BTreeMap::new());
-        background.spawn(watch_consumers(
-            connection.clone(),
-            Arc::clone(&self.manifest),
-            Arc::clone(&provisioned),
-            Arc::clone(&self.metrics),
-            tell_paused,
-        ));
-        background.spawn(watch_comebacks(connection.clone(), Arc::clone(&self.manifest), found));
-        background.spawn(look_around(connection.clone(), Arc::clone(&self.manifest)));
-        if self.exit_when_idle {
-            let idle =
-                idle(connection.clone(), Arc::clone(&self.manifest), Arc::clone(&provisioned));
-            let drain = shutdown.drain.clone();
-            background.spawn(async move {
-                idle.await;
-                drain.cancel();
-            });
-        }
         if self.first_start == FirstStart::AtOnce {
-            for binding in &bindings {
+            for (_, binding) in &bindings {
                 background.spawn(binding.warm_up());
             }
         }
-        let handlers: Vec<_> = bindings.iter().map(Supervised::handler).collect();
+        let lookout = Lookout { connection: connection.clone(), found, tell_paused };
+        let mut looking = lookout.begin(&self, &provisioned, &shutdown);
+        info!(name = self.manifest.name, bindings = bindings.len(), "running");
+        let mut crew = Crew::default();
+        crew.start(bindings, &paused, &shutdown);
         status.send_modify(|status| {
             status.phase = Phase::Running;
             status.provisioned = Some(provisioned);
-            status.bindings = bindings.iter().map(|binding| binding.status(&paused)).collect();
+            status.bindings = crew.statuses(&self.manifest);
         });
-        info!(name = self.manifest.name, bindings = bindings.len(), "running");
 
-        let mut running = JoinSet::new();
-        for binding in bindings {
-            running.spawn(binding.run(shutdown.clone()));
+        loop {
+            let edition = tokio::select! {
+                () = shutdown.drain.cancelled() => break,
+                edition = reload::next(&mut self.editions) => edition,
+            };
+            let prepared = self.prepare(edition, (&crew, &connection, &waiting)).await;
+            let reloaded = match prepared {
+                Err(why) => Err(why),
+                Ok(Next { provisioned, changes, begun }) => {
+                    crew.stop(&changes.ended(), self.manifest.drain).await;
+                    for name in &changes.removed {
+                        self.metrics.forget(name);
+                    }
+                    crew.start(begun, &paused, &shutdown);
+                    looking = lookout.begin(&self, &provisioned, &shutdown);
+                    status.send_modify(|status| {
+                        status.provisioned = Some(provisioned);
+                        status.bindings = crew.statuses(&self.manifest);
+                    });
+                    Ok(changes)
+                }
+            };
+            self.tell(&reloaded);
+            status.send_modify(|status| status.reload = reloaded.err());
         }
-        shutdown.drain.cancelled().await;
         status.send_modify(|status| status.phase = Phase::Draining);
         info!(patience = ?self.manifest.drain, "draining");
-        while running.join_next().await.is_some() {}
-        for handler in handlers {
-            handler.stop().await;
-        }
+        crew.end().await;
+        drop(looking);
         connection.close().await;
         info!("drained");
         Ok(())
@@ -216,20 +234,56 @@ impl Runner {
         }
     }
 
-    fn bindings(
+    fn build(
         &self,
+        makeup: &Makeup,
         connection: &Connection,
         provisioned: &Arc<Provisioned>,
         waiting: &Waiting,
-    ) -> Result<Vec<Supervised>, BuildError> {
-        self.manifest
-            .bindings
-            .iter()
-            .filter_map(|binding| {
-                let function = self.manifest.functions.get(&binding.function)?;
-                Some(Supervised::build(self, connection, provisioned, binding, function, waiting))
-            })
-            .collect()
+    ) -> Result<Supervised, BuildError> {
+        let Makeup { binding, function, .. } = makeup;
+        Supervised::build(self, connection, provisioned, binding, function, waiting)
+    }
+}
+
+/// What is looked at beside the work.
+struct Lookout {
+    connection: Connection,
+    /// Takes the bindings to which events came back.
+    found: watch::Sender<BTreeSet<String>>,
+    /// Takes those that are paused, and why.
+    tell_paused: watch::Sender<BTreeMap<String, String>>,
+}
+
+impl Lookout {
+    /// Looks at what a manifest has in NATS, for as long as what is returned lives.
+    fn begin(
+        &self,
+        runner: &Runner,
+        provisioned: &Arc<Provisioned>,
+        shutdown: &Shutdown,
+    ) -> JoinSet<()> {
+        let manifest = || Arc::clone(&runner.manifest);
+        let connection = || self.connection.clone();
+        let mut looking = JoinSet::new();
+        looking.spawn(watch_consumers(
+            connection(),
+            manifest(),
+            Arc::clone(provisioned),
+            Arc::clone(&runner.metrics),
+            self.tell_paused.clone(),
+        ));
+        looking.spawn(watch_comebacks(connection(), manifest(), self.found.clone()));
+        looking.spawn(look_around(connection(), manifest()));
+        if runner.exit_when_idle {
+            let idle = idle(connection(), manifest(), Arc::clone(provisioned));
+            let drain = shutdown.drain.clone();
+            looking.spawn(async move {
+                idle.await;
+                drain.cancel();
+            });
+        }
+        looking
     }
 }
 

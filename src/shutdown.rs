@@ -14,6 +14,12 @@ pub struct Shutdown {
 }
 
 impl Shutdown {
+    /// One that ends with this one, and may end before.
+    #[must_use]
+    pub fn child(&self) -> Self {
+        Self { drain: self.drain.child_token(), abort: self.abort.child_token() }
+    }
+
     /// Aborts once a drain has gone on for `patience`; returns then.
     pub async fn enforce(self, patience: Duration) {
         self.drain.cancelled().await;

@@ -155,6 +155,7 @@ impl Stage<'_> {
             provisioning: Provisioning::CreateMissing,
             first_start: FirstStart::AtOnce,
             exit_when_idle: false,
+            editions: None,
         };
         self.status.send_replace(Status::default());
         let running = runner.run(life.clone(), self.status);

@@ -1,11 +1,20 @@
 //! `pelton run`.
 
-use std::{path::PathBuf, process::ExitCode, sync::Arc};
+mod follow;
 
-use tokio::{sync::watch, task::JoinSet};
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::Arc,
+};
+
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
 use tracing::error;
 
-use super::{Failure, connect, load, signals, terminal::say};
+use super::{DEFAULT_FILE, Failure, connect, load, signals, terminal::say};
 use pelton::{
     admin,
     manifest::Manifest,
@@ -15,6 +24,8 @@ use pelton::{
     runtime::{Launcher, Natives},
     shutdown::Shutdown,
 };
+
+use follow::Followed;
 
 /// Arguments of `pelton run`.
 #[derive(Debug, clap::Args)]
@@ -37,10 +48,16 @@ pub(super) struct Args {
     /// Drain and end once nothing is pending for any binding.
     #[arg(long, conflicts_with = "check_only")]
     exit_when_idle: bool,
+
+    /// Read the manifest again on SIGHUP alone, not when a file changes.
+    #[arg(long, conflicts_with = "check_only")]
+    no_watch: bool,
 }
 
 pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let manifest = load(args.file.as_deref())?.manifest;
+    let file = args.file.as_deref().unwrap_or_else(|| Path::new(DEFAULT_FILE));
+    let followed = Followed::new(file, &manifest);
     if args.check_only {
         return check(&manifest).await;
     }
@@ -55,6 +72,8 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
     let shutdown = Shutdown::default();
     let mut background = JoinSet::new();
     background.spawn(signals::obey(shutdown.clone()));
+    let (tell, editions) = mpsc::channel(1);
+    background.spawn(followed.tell(!args.no_watch, tell));
     background.spawn({
         let metrics = Arc::clone(&metrics);
         async move {
@@ -72,6 +91,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
         provisioning,
         first_start: FirstStart::WithFirstEvent,
         exit_when_idle: args.exit_when_idle,
+        editions: Some(editions),
     };
     runner.run(shutdown, &status).await?;
     Ok(ExitCode::SUCCESS)

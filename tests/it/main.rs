@@ -36,6 +36,7 @@ mod plan;
 mod provision;
 mod rates;
 mod recovery;
+mod reload;
 mod replay;
 mod runtime;
 mod scale;
