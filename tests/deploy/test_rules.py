@@ -38,6 +38,10 @@ def connected(values, pod=POD):
     return {"series": f"pelton_nats_connected{{{pod}}}", "values": values}
 
 
+def reloaded(values, pod=POD):
+    return {"series": f"pelton_manifest_last_reload_successful{{{pod}}}", "values": values}
+
+
 PENDING, UNACKED = "pelton_consumer_pending", "pelton_consumer_ack_pending"
 BINDING = {"namespace": "shop", "job": "pelton", "binding": "payment"}
 ONE_POD = {"namespace": "shop", "job": "pelton", "pod": "pelton-1"}
@@ -96,6 +100,7 @@ CASES = [
     ),
     ("PeltonTimeouts", BINDING, outcomes(done=95, timeout=5), outcomes(done=999, timeout=1)),
     ("PeltonLanesBlocked", BINDING, [series("pelton_lanes_blocked", "1x60")], [series("pelton_lanes_blocked", "1x20 0x60")]),
+    ("PeltonManifestReloadFailed", ONE_POD, [reloaded("0x60"), reloaded("1x60", OTHER)], [reloaded("1x43 0x20")]),
 ]
 
 
