@@ -10,7 +10,7 @@ const ACK_WAIT: Duration = Duration::from_secs(2);
 /// Each runner has a way to the server of its own, and all kinds of trouble on it.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_output_is_stored_once_over_a_bad_network() {
-    let size = Size::of((1_000, 4), (60_000, 40));
+    let size = Size::of((1_000, 4), (10_000, 24));
     let mut report = Report::new("network", size.seed);
     let server = NatsServer::start().await;
     let proxies = [server.port(); 3].map(Proxy::to);
