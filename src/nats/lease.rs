@@ -52,7 +52,9 @@ impl Hasher for OfSequence {
     }
 
     fn finish(&self) -> u64 {
-        self.0
+        // The lower bits choose the place in a table, and those of a product know only the lower bits
+        // of what was multiplied: sequences a filter lets through may share them.
+        self.0 ^ (self.0 >> 32)
     }
 }
 
