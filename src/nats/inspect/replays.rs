@@ -48,7 +48,8 @@ pub(super) fn of(manifest: &Manifest, info: &consumer::Info) -> Option<ReplayRep
         return None;
     }
     let replay = replay_of(info)?;
-    let done_to = info.ack_floor.stream_sequence.clamp(replay.first.saturating_sub(1), replay.last);
+    let done_to =
+        info.ack_floor.stream_sequence.max(replay.first.saturating_sub(1)).min(replay.last);
     let waiting = info.num_pending + info.num_ack_pending as u64;
     let at: Option<OffsetDateTime> = info.delivered.last_active.max(info.ack_floor.last_active);
     Some(ReplayReport {
