@@ -71,6 +71,12 @@ impl Headers {
         !name.is_empty() && name.bytes().all(|b| b.is_ascii_graphic() && b != b':')
     }
 
+    /// Whether a header of this name is the server's own: it acts on it, or wrote it.
+    #[must_use]
+    pub fn is_of_server(name: &str) -> bool {
+        name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("nats-"))
+    }
+
     /// The first value of `name`.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&str> {

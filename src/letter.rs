@@ -94,6 +94,12 @@ fn about(letter: &Letter, from: Provenance<'_>, consumer: &str, now: OffsetDateT
     .collect()
 }
 
+/// Whether a header speaks of the deaths of its event rather than of the event.
+#[must_use]
+pub fn is_of_letters(name: &str) -> bool {
+    name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
+}
+
 /// JSON in characters that every header carries. Outside strings there are no others.
 pub(crate) fn ascii(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
@@ -111,6 +117,5 @@ pub(crate) fn ascii(json: &str) -> String {
 
 /// Headers that would steer the server, or speak of an earlier death.
 fn is_control(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    name.starts_with("nats-") || name.starts_with(PREFIX)
+    Headers::is_of_server(name) || is_of_letters(name)
 }

@@ -131,8 +131,7 @@ fn destination(
 
 fn check_headers(output: &Outgoing) -> Result<(), String> {
     for (name, value) in output.headers.iter() {
-        let reserved = name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("nats-"));
-        if reserved && !name.eq_ignore_ascii_case("nats-ttl") {
+        if Headers::is_of_server(name) && !name.eq_ignore_ascii_case("nats-ttl") {
             return Err(format!("an output may not set the header `{name}`"));
         }
         if !Headers::is_name(name) {

@@ -101,8 +101,7 @@ pub fn copied(headers: &Headers) -> Option<Copied> {
 
 /// Whether the server, or this module, would make something of a header.
 fn means_something(name: &str) -> bool {
-    let name = name.to_ascii_lowercase();
-    name.starts_with("nats-") || name.starts_with(PREFIX)
+    Headers::is_of_server(name) || name.to_ascii_lowercase().starts_with(PREFIX)
 }
 
 #[cfg(test)]

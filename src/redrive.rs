@@ -9,7 +9,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     event::{Event, EventId, Headers, Publish},
-    letter::{EDITED_HEADER, PAST_HEADER, PREFIX, ascii},
+    letter::{EDITED_HEADER, PAST_HEADER, PREFIX, ascii, is_of_letters},
     outputs::{LIFE_HEADER, life_in},
     source::Origin,
 };
@@ -36,8 +36,10 @@ pub fn write(
     subject: &str,
     id: String,
 ) -> Publish {
-    let mut headers: Headers =
-        letter.iter().filter(|(name, _)| !is_of_letters(name) && !is_control(name)).collect();
+    let mut headers: Headers = letter
+        .iter()
+        .filter(|(name, _)| !is_of_letters(name) && !Headers::is_of_server(name))
+        .collect();
     for name in NAMES.map(|name| format!("{PREFIX}{name}")) {
         if let Some(value) = letter.get(&name) {
             headers.append(name, value);
@@ -62,20 +64,9 @@ pub fn read(event: Event, origin: Arc<Origin>) -> (Event, Arc<Origin>) {
     event.headers.retain(|name| {
         let lower = name.to_ascii_lowercase();
         let names_it = NAMES.iter().any(|known| lower.strip_prefix(PREFIX) == Some(known));
-        !names_it && !is_control(name)
+        !names_it && !Headers::is_of_server(name)
     });
     (event, Arc::new(first))
-}
-
-/// Whether a header speaks of the deaths of its event rather than of the event.
-#[must_use]
-pub fn is_of_letters(name: &str) -> bool {
-    name.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX))
-}
-
-/// What the server keeps for itself.
-fn is_control(name: &str) -> bool {
-    name.get(..5).is_some_and(|start| start.eq_ignore_ascii_case("nats-"))
 }
 
 type Named = (EventId, OffsetDateTime, String, Option<OffsetDateTime>);

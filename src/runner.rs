@@ -141,11 +141,8 @@ impl Runner {
         let provisioned = Arc::new(provisioned?);
         let (found, waiting) = watch::channel(BTreeSet::new());
         let (tell_paused, paused) = watch::channel(BTreeMap::new());
-        let mut bindings = Vec::with_capacity(self.manifest.bindings.len());
-        for makeup in Makeup::all(&self.manifest).into_values() {
-            let built = self.build(&makeup, &connection, &provisioned, &waiting)?;
-            bindings.push((makeup, built));
-        }
+        let makeups = Makeup::all(&self.manifest).into_values();
+        let bindings = self.build(makeups, &connection, &provisioned, &waiting)?;
         let mut background = JoinSet::new();
         background.spawn(shutdown.clone().enforce(self.manifest.drain));
         if self.first_start == FirstStart::AtOnce {
@@ -221,12 +218,7 @@ impl Runner {
                     pause = (pause * 2).min(Duration::from_secs(2));
                 }
                 Ok(provisioned) => {
-                    for what in &provisioned.created {
-                        info!("created {what}");
-                    }
-                    for what in &provisioned.drift {
-                        warn!("{what}");
-                    }
+                    announce(&provisioned);
                     return Ok(provisioned);
                 }
                 Err(problems) => return Err(problems),
@@ -234,15 +226,31 @@ impl Runner {
         }
     }
 
+    /// Bindings that can be run.
     fn build(
         &self,
-        makeup: &Makeup,
+        makeups: impl IntoIterator<Item = Makeup>,
         connection: &Connection,
         provisioned: &Arc<Provisioned>,
         waiting: &Waiting,
-    ) -> Result<Supervised, BuildError> {
-        let Makeup { binding, function, .. } = makeup;
-        Supervised::build(self, connection, provisioned, binding, function, waiting)
+    ) -> Result<Vec<(Makeup, Supervised)>, BuildError> {
+        let build = |makeup: Makeup| {
+            let Makeup { binding, function, .. } = &makeup;
+            let built =
+                Supervised::build(self, connection, provisioned, binding, function, waiting)?;
+            Ok((makeup, built))
+        };
+        makeups.into_iter().map(build).collect()
+    }
+}
+
+/// Tells what was created, and what differs.
+fn announce(provisioned: &Provisioned) {
+    for what in &provisioned.created {
+        info!("created {what}");
+    }
+    for what in &provisioned.drift {
+        warn!("{what}");
     }
 }
 

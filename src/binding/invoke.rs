@@ -17,8 +17,8 @@ use crate::{
     cloudevents,
     event::{Cause, Event, State, Verdict},
     handler::{Call, Company, Fault, NonEmpty, Reply},
+    letter::is_of_letters,
     outputs::{self, Provenance},
-    redrive,
     replay::Replay,
     settle::{Admission, End, Letter, Outcome, Record, admit},
     source::{Lease, Ledger, Sink},
@@ -223,7 +223,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
         let mut event =
             event.map_err(|reason| End::Reject { cause: Cause::Undecodable, reason })?;
         if passage.came_back() {
-            event.headers.retain(|name| !redrive::is_of_letters(name));
+            event.headers.retain(|name| !is_of_letters(name));
         }
         passage.trace.carry(&mut event.headers);
         let waited = OffsetDateTime::now_utc() - event.time;

@@ -10,7 +10,7 @@ use super::{
     connect::Connection,
     copies::{Copies, Copy},
     lease::NatsLease,
-    names::{part_comeback, part_subject, parts_name},
+    names::{durable_name, part_comeback, part_subject, parts_name},
     provision::Provisioned,
     publish::NatsSink,
 };
@@ -171,7 +171,7 @@ impl<S: Source<Lease = NatsLease>> Hop<S> {
         let binding = self.binding.identity();
         let from = Provenance { name: &self.name, binding, origin, event, replay: None };
         let subject = format!("{}.{}", self.dead_letter_subject, self.binding.name);
-        let consumer = format!("{}-{}", self.name, self.binding.name);
+        let consumer = durable_name(&self.name, &self.binding.name);
         let now = OffsetDateTime::now_utc();
         let (Written::Whole(message) | Written::WithoutPayload(message)) =
             letter::write(&letter, from, &subject, &consumer, now, max);

@@ -15,6 +15,7 @@ use super::{
     each::each,
     lookup::{ProvisionError, find, find_stream, stream_of},
     message,
+    names::{comebacks_name, durable_name},
     orphans::{Orphan, consumers_of, orphans_among},
     pause,
     provision::{Consumer, Provisioned, part_infos},
@@ -77,8 +78,8 @@ impl Report {
         let mut bindings = Vec::with_capacity(manifest.bindings.len());
         let mut streams: Vec<String> = manifest.streams.iter().map(|s| s.name.clone()).collect();
         for binding in &manifest.bindings {
-            let mut report = binding_report(connection, manifest, binding).await?;
-            report.deferred = deferred.get(&binding.name).copied().unwrap_or(0);
+            let deferred = deferred.get(&binding.name).copied().unwrap_or(0);
+            let report = binding_report(connection, manifest, binding, deferred).await?;
             streams.extend(report.stream.clone());
             bindings.push(report);
         }
@@ -191,15 +192,15 @@ async fn binding_report(
     connection: &Connection,
     manifest: &Manifest,
     binding: &Binding,
+    deferred: u64,
 ) -> Result<BindingReport, ProvisionError> {
     let stream = stream_of(connection, binding).await?;
-    let durable = format!("{}-{}", manifest.name, binding.name);
+    let (name, letters) = (&manifest.name, &manifest.dead_letter.stream);
     let info = match &stream {
-        Some(stream) => find(connection, stream, &durable).await?,
+        Some(stream) => find(connection, stream, &durable_name(name, &binding.name)).await?,
         None => None,
     };
-    let comebacks =
-        find(connection, &manifest.dead_letter.stream, &format!("{durable}-redrive")).await?;
+    let comebacks = find(connection, letters, &comebacks_name(name, &binding.name)).await?;
     let parts = match binding.partitions() {
         Some(_) => part_infos(connection, manifest, binding).await?,
         None => Vec::new(),
@@ -226,7 +227,7 @@ async fn binding_report(
         pending,
         ack_pending,
         lag: pending + ack_pending,
-        deferred: 0,
+        deferred,
         dead_letters,
         last_error: paused.or(last_error),
     })

@@ -18,6 +18,16 @@ pub(in crate::nats) const RENAMED_FROM: &str = "pelton.renamed_from";
 /// Metadata key: the last stream sequence that was delivered under the old name.
 pub(in crate::nats) const DELIVERED: &str = "pelton.delivered";
 
+/// The durable of a binding: `<name>-<binding>`.
+pub(in crate::nats) fn durable_name(manifest: &str, binding: &str) -> String {
+    format!("{manifest}-{binding}")
+}
+
+/// That of what comes back to it: `<name>-<binding>-redrive`.
+pub(in crate::nats) fn comebacks_name(manifest: &str, binding: &str) -> String {
+    format!("{}-redrive", durable_name(manifest, binding))
+}
+
 /// The bucket of the ledger: `<NAME>_ATTEMPTS`.
 pub(in crate::nats) fn ledger_name(manifest: &Manifest) -> String {
     named(manifest, "ATTEMPTS")

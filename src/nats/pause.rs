@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use super::{
     connect::Connection,
     lookup::{ProvisionError, stream_of},
-    names::{ledger_name, parts_name},
+    names::{comebacks_name, durable_name, ledger_name, parts_name},
 };
 use crate::{
     manifest::{Binding, Manifest},
@@ -46,7 +46,8 @@ impl Connection {
         until: Option<OffsetDateTime>,
     ) -> Result<(), ProvisionError> {
         let stream = stream_of(self, binding).await?;
-        let durable = format!("{}-{}", manifest.name, binding.name);
+        let durable = durable_name(&manifest.name, &binding.name);
+        let comebacks = comebacks_name(&manifest.name, &binding.name);
         let Some(stream) = stream else {
             return Err(ProvisionError::Problems(vec![format!(
                 "binding `{}` has no stream yet: run it once",
@@ -54,9 +55,9 @@ impl Connection {
             )]));
         };
         let letters = &manifest.dead_letter.stream;
-        let mut all = vec![(letters.clone(), format!("{durable}-redrive"))];
+        let mut all = vec![(letters.clone(), comebacks.clone())];
         for number in 0..binding.partitions().map_or(0, NonZeroUsize::get) {
-            all.push((letters.clone(), format!("{durable}-redrive-p{number}")));
+            all.push((letters.clone(), format!("{comebacks}-p{number}")));
             all.push((parts_name(manifest, binding), format!("{durable}-p{number}")));
         }
         // What may be missing first, so that nothing is paused by half.

@@ -9,6 +9,7 @@ use std::{
 
 use futures_util::future::join_all;
 use tokio_util::task::AbortOnDropHandle;
+use tracing::error;
 
 use super::supervise::{BindingStatus, Paused, Supervised};
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
 };
 
 /// All that a binding is made of.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug)]
 pub(super) struct Makeup {
     pub(super) binding: Binding,
     pub(super) function: Function,
@@ -142,7 +143,7 @@ impl Member {
     async fn end(self) {
         let Self { handler, running, .. } = self;
         if let Err(err) = running.await {
-            tracing::error!(%err, "a binding broke off inside Pelton");
+            error!(%err, "a binding broke off inside Pelton");
         }
         handler.stop().await;
     }

@@ -1,13 +1,13 @@
 //! A changed manifest, taken up by a runner at work: only bindings that changed are drained and begun
 //! anew. One that cannot be used changes nothing.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use tokio::sync::mpsc;
-use tracing::{error, info, warn};
+use tracing::{error, info};
 
 use super::{
-    Runner,
+    Runner, announce,
     crew::{Changes, Crew, Makeup},
     supervise::Supervised,
 };
@@ -56,38 +56,20 @@ impl Runner {
         }
         let provisioned = Provisioned::ensure(connection, &manifest, self.provisioning).await;
         let provisioned = Arc::new(provisioned.map_err(|err| err.to_string())?);
-        for what in &provisioned.created {
-            info!("created {what}");
-        }
-        for what in &provisioned.drift {
-            warn!("{what}");
-        }
+        announce(&provisioned);
         let mut makeups = Makeup::all(&manifest);
         let changes = crew.compare(&makeups);
         let before = std::mem::replace(&mut self.manifest, manifest);
-        let begun = self.begin(&changes.begun(), &mut makeups, (connection, &provisioned, waiting));
+        let names = changes.begun();
+        let begun = names.into_iter().filter_map(|name| makeups.remove(name));
+        let begun = self.build(begun, connection, &provisioned, waiting);
         match begun {
             Ok(begun) => Ok(Next { provisioned, changes, begun }),
             Err(why) => {
                 self.manifest = before;
-                Err(why)
+                Err(why.to_string())
             }
         }
-    }
-
-    fn begin(
-        &self,
-        names: &[&String],
-        makeups: &mut BTreeMap<String, Makeup>,
-        (connection, provisioned, waiting): (&Connection, &Arc<Provisioned>, &Waiting),
-    ) -> Result<Vec<(Makeup, Supervised)>, String> {
-        let mut begun = Vec::with_capacity(names.len());
-        for name in names {
-            let Some(makeup) = makeups.remove(*name) else { continue };
-            let built = self.build(&makeup, connection, provisioned, waiting);
-            begun.push((makeup, built.map_err(|err| err.to_string())?));
-        }
-        Ok(begun)
     }
 
     /// Counts and tells how a reload went.

@@ -12,7 +12,7 @@ use crate::cli::{
     list::Output,
     terminal::{self, say},
 };
-use pelton::{nats::StoredLetter, redrive::is_of_letters};
+use pelton::{event::Headers, letter::is_of_letters, nats::StoredLetter};
 
 /// How much of a payload that is no text is shown, in bytes.
 const BYTES_SHOWN: usize = 1024;
@@ -61,8 +61,9 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
 }
 
 fn whole(letter: &StoredLetter) -> Value {
+    // Those of the event are not in its letter: what is there says how the letter was stored.
     let headers: Vec<_> =
-        letter.headers.iter().filter(|(name, _)| !is_of_the_server(name)).collect();
+        letter.headers.iter().filter(|(name, _)| !Headers::is_of_server(name)).collect();
     let text = std::str::from_utf8(&letter.data).ok();
     let payload = serde_json::from_slice(&letter.data).ok().or_else(|| text.map(Value::from));
     json!({ "letter": described(letter), "headers": headers, "payload": payload })
@@ -92,7 +93,7 @@ fn text(letter: &StoredLetter) -> String {
     let headers: Vec<Vec<String>> = letter
         .headers
         .iter()
-        .filter(|(name, _)| !is_of_letters(name) && !is_of_the_server(name))
+        .filter(|(name, _)| !is_of_letters(name) && !Headers::is_of_server(name))
         .map(|(name, value)| vec![name.to_owned(), value.to_owned()])
         .collect();
     if !headers.is_empty() {
@@ -101,11 +102,6 @@ fn text(letter: &StoredLetter) -> String {
     text.push('\n');
     text.push_str(&payload(letter));
     text
-}
-
-/// Those of an event are not in its letter: what is there speaks of how the letter was stored.
-fn is_of_the_server(name: &str) -> bool {
-    name.to_ascii_lowercase().starts_with("nats-")
 }
 
 fn payload(letter: &StoredLetter) -> String {

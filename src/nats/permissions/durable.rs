@@ -3,6 +3,7 @@
 use super::UnknownStream;
 use crate::{
     manifest::{Binding, Manifest},
+    nats::names::{comebacks_name, durable_name},
     subject,
 };
 
@@ -29,7 +30,7 @@ impl<'a> Durable<'a> {
             binding: binding.name.clone(),
             subject: binding.subjects.first().cloned().unwrap_or_default(),
         })?;
-        let named = |binding: &String| format!("{}-{binding}", manifest.name);
+        let named = |binding: &String| durable_name(&manifest.name, binding);
         let filter = match binding.subjects.as_slice() {
             [one] => Some(one.clone()),
             _ => None,
@@ -51,9 +52,9 @@ impl<'a> Durable<'a> {
         Self {
             binding: &binding.name,
             stream: &dead_letter.stream,
-            name: format!("{name}-{}-redrive", binding.name),
+            name: comebacks_name(name, &binding.name),
             filter: one.then(|| format!("redrive.{name}.{}", binding.name)),
-            predecessor: old.map(|old| format!("{name}-{old}-redrive")),
+            predecessor: old.map(|old| comebacks_name(name, old)),
             comes_back: true,
         }
     }

@@ -18,7 +18,7 @@ use crate::{
 pub(super) struct Needs<'a> {
     pub(super) manifest: &'a Manifest,
     /// `$JS.API`, or what replaces it.
-    pub(super) api: String,
+    api: String,
     pub(super) durables: Vec<Durable<'a>>,
     publish: Allowed,
     subscribe: Allowed,
@@ -164,12 +164,10 @@ impl<'a> Needs<'a> {
         self.ask_of_durables("CONSUMER.MSG.NEXT", "asks for events of");
         let acks = |durable: &Durable<'_>| {
             let Durable { stream, name, .. } = durable;
-            (format!("{stream}.{name}.>"), durable.about())
+            (format!("{stream}.{name}"), format!("events of {}", durable.about()))
         };
         for (place, about) in self.durables.iter().map(acks).collect::<Vec<_>>() {
-            self.allow(format!("$JS.ACK.{place}"), format!("settles events of {about}"));
-            let newer = "the same, where the server has `js_ack_fc_v2`";
-            self.allow(format!("$JS.ACK.*.*.{place}"), newer);
+            self.settle(&place, &about);
         }
         for stream in self.read() {
             self.ask(&format!("STREAM.MSG.GET.{stream}"), "the age of the oldest event that waits");
@@ -238,10 +236,22 @@ impl<'a> Needs<'a> {
         }
     }
 
-    /// A bucket that is read and written through the client, which writes past another API prefix.
-    fn bucket(&mut self, bucket: &str, keys: &str, why: &str) {
+    /// Settles what a consumer, `<stream>.<durable>`, has handed out.
+    pub(super) fn settle(&mut self, place: &str, what: &str) {
+        self.allow(format!("$JS.ACK.{place}.>"), format!("settles {what}"));
+        let newer = "the same, where the server has `js_ack_fc_v2`";
+        self.allow(format!("$JS.ACK.*.*.{place}.>"), newer);
+    }
+
+    /// Keys of a bucket that are written through the client, which writes past another API prefix.
+    pub(super) fn write(&mut self, bucket: &str, keys: &str, why: impl Into<String>) {
         let prefix = if self.api == API { String::new() } else { format!("{}.", self.api) };
-        self.allow(format!("{prefix}$KV.{bucket}.{keys}"), format!("writes {why}"));
+        self.allow(format!("{prefix}$KV.{bucket}.{keys}"), why);
+    }
+
+    /// A bucket that is read and written through the client.
+    fn bucket(&mut self, bucket: &str, keys: &str, why: &str) {
+        self.write(bucket, keys, format!("writes {why}"));
         self.ask(&format!("STREAM.MSG.GET.KV_{bucket}"), format!("reads {why}"));
     }
 

@@ -1,7 +1,7 @@
 //! What a replay asks of the server: a consumer of its own, and its own part of the ledger.
 
 use super::needs::{Needs, outputs};
-use crate::nats::{connect::API, names::ledger_name, provision::REPLAY_SUFFIX};
+use crate::nats::{names::ledger_name, provision::REPLAY_SUFFIX};
 
 impl Needs<'_> {
     pub(super) fn replay(&mut self) {
@@ -9,7 +9,6 @@ impl Needs<'_> {
         self.replay_consumers();
         let Self { manifest, .. } = *self;
         let ledger = ledger_name(manifest);
-        let prefix = if self.api == API { String::new() } else { format!("{}.", self.api) };
         for binding in &manifest.bindings {
             let name = &binding.name;
             // A replay with state is dry: nothing of it is published.
@@ -22,8 +21,8 @@ impl Needs<'_> {
             }
             let records = format!("$KV.{ledger}.{name}{REPLAY_SUFFIX}.>");
             self.allow(records, format!("writes down failed attempts of a replay of {name}"));
-            let seat = format!("{prefix}$KV.{ledger}.{REPLAY_SUFFIX}.{name}");
-            self.allow(seat, format!("that {name} is being replayed"));
+            let seat = format!("{REPLAY_SUFFIX}.{name}");
+            self.write(&ledger, &seat, format!("that {name} is being replayed"));
         }
         self.ask(&format!("STREAM.MSG.GET.KV_{ledger}"), "reads failed attempts, and who replays");
         self.ask(&format!("STREAM.PURGE.KV_{ledger}"), "forgets them");
@@ -48,9 +47,7 @@ impl Needs<'_> {
             self.ask(&format!("CONSUMER.INFO.{place}"), format!("how far is {why}"));
             self.ask(&format!("CONSUMER.MSG.NEXT.{place}"), format!("asks for events of {why}"));
             self.ask(&format!("CONSUMER.DELETE.{place}"), format!("ends {why}"));
-            self.allow(format!("$JS.ACK.{place}.>"), format!("settles events of {why}"));
-            let newer = "the same, where the server has `js_ack_fc_v2`";
-            self.allow(format!("$JS.ACK.*.*.{place}.>"), newer);
+            self.settle(&place, &format!("events of {why}"));
         }
     }
 }

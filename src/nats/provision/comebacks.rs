@@ -20,7 +20,7 @@ use crate::{
         connect::Connection,
         each::each,
         lookup::{ProvisionError, find},
-        names::{BINDING, DIGEST, OWNER},
+        names::{BINDING, DIGEST, OWNER, comebacks_name},
     },
 };
 
@@ -55,7 +55,7 @@ impl Site<'_> {
     pub(super) async fn comebacks(&mut self) -> Result<(), ProvisionError> {
         let manifest = self.manifest;
         let stream = &manifest.dead_letter.stream;
-        let durable = |binding: &Binding| format!("{}-{}-redrive", manifest.name, binding.name);
+        let durable = |binding: &Binding| comebacks_name(&manifest.name, &binding.name);
         let durables: Vec<String> = manifest.bindings.iter().map(durable).collect();
         let found = each(&durables, |durable| find(self.connection, stream, durable)).await?;
         for (binding, found) in manifest.bindings.iter().zip(found) {
@@ -102,7 +102,7 @@ impl Site<'_> {
             Some(old) => (String::new(), vec![subject(&binding.name), subject(old)]),
         };
         pull::Config {
-            durable_name: Some(format!("{name}-{}-redrive", binding.name)),
+            durable_name: Some(comebacks_name(name, &binding.name)),
             description: Some(format!("redriven events of binding {} of {name}", binding.name)),
             ack_policy: AckPolicy::Explicit,
             ack_wait: ACK_WAIT,

@@ -30,7 +30,7 @@ use crate::{
         each::each,
         ledger::Ancestor,
         lookup::{ProvisionError, find, find_stream},
-        names::{BINDING, DIGEST, OWNER, START},
+        names::{BINDING, DIGEST, OWNER, START, durable_name},
     },
     source::Origin,
 };
@@ -164,7 +164,10 @@ impl Site<'_> {
             }
         }
         let find = async |binding: &Binding, stream: &Result<String, String>| match stream {
-            Ok(stream) => find(self.connection, stream, &self.durable_of(binding)).await,
+            Ok(stream) => {
+                find(self.connection, stream, &durable_name(&self.manifest.name, &binding.name))
+                    .await
+            }
             Err(_) => Ok(None),
         };
         let both = bindings.iter().zip(&streams);
@@ -207,12 +210,8 @@ impl Site<'_> {
         Ok(())
     }
 
-    fn durable_of(&self, binding: &Binding) -> String {
-        format!("{}-{}", self.manifest.name, binding.name)
-    }
-
     pub(super) fn consumer_config(&self, binding: &Binding) -> pull::Config {
-        let name = self.durable_of(binding);
+        let name = durable_name(&self.manifest.name, &binding.name);
         let (filter_subject, filter_subjects) = match binding.subjects.as_slice() {
             [one] => (one.clone(), Vec::new()),
             several => (String::new(), several.to_vec()),

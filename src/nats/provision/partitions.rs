@@ -24,7 +24,7 @@ use crate::{
     nats::{
         connect::Connection,
         lookup::{ProvisionError, find, find_stream},
-        names::{part_comeback, part_subject, parts_name},
+        names::{comebacks_name, durable_name, part_comeback, part_subject, parts_name},
     },
 };
 
@@ -251,7 +251,7 @@ impl Site<'_> {
         {
             return Ok(Some("events wait"));
         }
-        let durable = format!("{}-{}", self.manifest.name, binding.name);
+        let durable = durable_name(&self.manifest.name, &binding.name);
         if let Ok(original) = self.stream_of(binding).await?
             && let Some(info) = find(self.connection, &original, &durable).await?
         {
@@ -266,5 +266,5 @@ impl Site<'_> {
 }
 
 fn comeback_durable(name: &str, binding: &Binding, number: usize) -> String {
-    format!("{name}-{}-redrive-p{number}", binding.name)
+    format!("{}-p{number}", comebacks_name(name, &binding.name))
 }

@@ -15,7 +15,7 @@ use crate::{
     manifest::Binding,
     nats::{
         lookup::{ProvisionError, find},
-        names::{DELIVERED, OWNER, RENAMED_FROM},
+        names::{DELIVERED, OWNER, RENAMED_FROM, comebacks_name, durable_name},
     },
 };
 
@@ -84,7 +84,7 @@ impl Site<'_> {
     pub(super) async fn comebacks_left(&mut self, binding: &Binding) -> Result<(), ProvisionError> {
         let Some(from) = &binding.renamed_from else { return Ok(()) };
         let letters = &self.manifest.dead_letter.stream;
-        let durable = format!("{}-{from}-redrive", self.manifest.name);
+        let durable = comebacks_name(&self.manifest.name, from);
         let Some(old) = find(self.connection, letters, &durable).await? else { return Ok(()) };
         let waiting = old.num_pending > 0 || old.num_ack_pending > 0;
         if waiting || old.config.metadata.get(OWNER) != Some(&self.manifest.name) {
@@ -108,7 +108,7 @@ impl Site<'_> {
         stream: &str,
     ) -> Result<Option<(String, consumer::Info)>, ProvisionError> {
         let Some(from) = &binding.renamed_from else { return Ok(None) };
-        let durable = format!("{}-{from}", self.manifest.name);
+        let durable = durable_name(&self.manifest.name, from);
         let found = find(self.connection, stream, &durable).await?;
         Ok(found.map(|found| (from.clone(), found)))
     }

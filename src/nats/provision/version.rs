@@ -79,19 +79,20 @@ mod tests {
     use super::*;
     use crate::manifest::{Manifest, Mode};
 
+    fn bindings(text: &str) -> Vec<Binding> {
+        let head = "version: 1\nname: shop\nstreams: { ORDERS: { subjects: [\"orders.>\"] } }\nfunctions: { pay: { native: true } }\nbindings:";
+        let text = format!("{head}{text}");
+        let loaded = Manifest::parse(&text, Path::new("a.yaml"), &|_| None, Mode::Run);
+        loaded.unwrap().manifest.bindings
+    }
+
     #[test]
     fn a_pause_on_a_server_that_has_none_is_told_with_both_versions() {
         let text = "
-version: 1
-name: shop
-streams: { ORDERS: { subjects: [\"orders.>\"] } }
-functions: { pay: { native: true } }
-bindings:
   - { subject: orders.a, function: pay, retry: { on_exhausted: pause } }
   - { name: other, subject: orders.b, function: pay }
 ";
-        let loaded = Manifest::parse(text, Path::new("a.yaml"), &|_| None, Mode::Run).unwrap();
-        let bindings = loaded.manifest.bindings;
+        let bindings = bindings(text);
         assert_eq!(
             cannot_pause("2.10.29", &bindings),
             [
@@ -107,17 +108,11 @@ bindings:
     #[test]
     fn a_server_without_schedules_is_told_of_where_waits_are_long() {
         let text = "
-version: 1
-name: shop
-streams: { ORDERS: { subjects: [\"orders.>\"] } }
-functions: { pay: { native: true } }
-bindings:
   - { subject: orders.a, function: pay, retry: { backoff: 1s..10m } }
   - { name: short, subject: orders.b, function: pay }
   - { name: ordered, subject: orders.*, function: pay, order_by: { token: 2 }, retry: { backoff: 1s..10m } }
 ";
-        let loaded = Manifest::parse(text, Path::new("a.yaml"), &|_| None, Mode::Run).unwrap();
-        let bindings = loaded.manifest.bindings;
+        let bindings = bindings(text);
         let warnings = long_waits("2.11.9", &bindings);
         assert!(
             matches!(warnings.as_slice(), [one] if one.starts_with("binding `pay`:") && one.contains("2.12")),

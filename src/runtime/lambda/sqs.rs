@@ -55,7 +55,7 @@ fn attributes(headers: &Headers, about: [(&str, Option<&str>); 2]) -> BTreeMap<S
     };
     let mut attributes = BTreeMap::new();
     for (name, value) in headers.iter() {
-        if !name.to_ascii_lowercase().starts_with("nats-") {
+        if !Headers::is_of_server(name) {
             attributes.entry(name.to_owned()).or_insert_with(|| text(value));
         }
     }

@@ -74,18 +74,34 @@ pub(super) fn accounts(printed: &Printed) -> String {
     config
 }
 
+/// A server with such accounts, and one that has `js_ack_fc_v2` as well.
+pub(super) struct Servers {
+    plain: NatsServer,
+    newer: NatsServer,
+}
+
+impl Servers {
+    pub(super) async fn start(printed: &Printed) -> Self {
+        let config = accounts(printed);
+        let plain = NatsServer::with_config(&config).await;
+        let newer = format!("feature_flags {{ js_ack_fc_v2: true }}\n{config}");
+        Self { plain, newer: NatsServer::with_config(&newer).await }
+    }
+
+    /// The one on which a subject is of use.
+    pub(super) fn of(&self, subject: &str) -> &NatsServer {
+        if subject.starts_with("$JS.ACK.*") { &self.newer } else { &self.plain }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_runner_needs_every_line() {
     let site = site();
     let printed = Printed::of(&site, "pelton.yaml", &[]).await;
-    let config = accounts(&printed);
-    let server = NatsServer::with_config(&config).await;
-    let newer = format!("feature_flags {{ js_ack_fc_v2: true }}\n{config}");
-    let newer = NatsServer::with_config(&newer).await;
+    let servers = Servers::start(&printed).await;
     iter(printed.lines())
         .for_each_concurrent(AT_ONCE, async |(place, subject)| {
-            let server = if subject.starts_with("$JS.ACK.*") { &newer } else { &server };
-            run_needs(server, &site, &format!("a{place}"), &subject).await;
+            run_needs(servers.of(&subject), &site, &format!("a{place}"), &subject).await;
         })
         .await;
 }

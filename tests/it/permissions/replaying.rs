@@ -4,7 +4,7 @@ use futures_util::{StreamExt as _, stream::iter};
 
 use super::{
     Printed, account, command,
-    each_line::{AT_ONCE, accounts, feed, few, is_refused},
+    each_line::{AT_ONCE, Servers, feed, few, is_refused},
     pelton, refused, site, streams, url,
 };
 use crate::harness::{NatsServer, Site};
@@ -31,13 +31,10 @@ fn words(subject: &str) -> Vec<&'static str> {
 async fn who_replays_needs_every_line() {
     let site = site();
     let printed = Printed::of(&site, "pelton.yaml", &["--for", "replay"]).await;
-    let config = accounts(&printed);
-    let server = NatsServer::with_config(&config).await;
-    let newer = format!("feature_flags {{ js_ack_fc_v2: true }}\n{config}");
-    let newer = NatsServer::with_config(&newer).await;
+    let servers = Servers::start(&printed).await;
     iter(printed.lines())
         .for_each_concurrent(AT_ONCE, async |(place, subject)| {
-            let server = if subject.starts_with("$JS.ACK.*") { &newer } else { &server };
+            let server = servers.of(&subject);
             let account = format!("a{place}");
             prepared(server, &site, &account).await;
             let replay = command(&site, &words(&subject), &url(server, &few(&account), "few"));
