@@ -133,6 +133,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
                 }
             }
         };
+        intake.take_back(source.left_over());
         intake.finish().await;
         result
     }

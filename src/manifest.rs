@@ -3,6 +3,7 @@
 mod cpu;
 pub mod defaults;
 mod diagnostic;
+mod differences;
 mod document;
 mod horizon;
 mod http;
@@ -22,6 +23,7 @@ mod runtime;
 mod schema;
 mod server;
 pub mod size;
+mod sources;
 mod substitute;
 mod validate;
 pub(crate) mod window;

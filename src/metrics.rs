@@ -399,6 +399,11 @@ impl Metrics {
         self.manifest_last_reload.set(i64::from(successful));
     }
 
+    /// Shows that a changed manifest waits to be taken up.
+    pub fn reload_waits(&self) {
+        self.manifest_last_reload.set(0);
+    }
+
     /// Takes away what is shown of a binding that is no more; counts stay.
     pub fn forget(&self, binding: &str) {
         let gauges = [

@@ -1,6 +1,7 @@
 //! Builds and supervises the bindings of a manifest. The only module that knows all the others.
 
 mod crew;
+mod lookout;
 mod reload;
 mod replay;
 mod scratch;
@@ -20,29 +21,26 @@ use tokio::{
 use tracing::{info, warn};
 
 use crate::{
+    handler::Handler,
+    keyvalue::Buckets,
     manifest::Manifest,
     metrics::Metrics,
     nats::{
-        Connection, ConnectionError, ProvisionError, Provisioned, Provisioning, Waiting, Windows,
-        read_gauges, warnings, watch_comebacks,
+        Connection, ConnectionError, NatsBuckets, ProvisionError, Provisioned, Provisioning,
+        Waiting,
     },
     observer::Observer,
-    runtime::{BuildError, Launcher, Natives},
+    runtime::{BuildError, Launcher, Natives, Surroundings, build_with},
     shutdown::Shutdown,
 };
 
 use crew::{Crew, Makeup};
+use lookout::Lookout;
 pub use reload::Edition;
-use reload::Next;
+use reload::Editions;
 pub use replay::{ReplayError, Replayer};
 use supervise::Supervised;
 pub use supervise::{BindingStatus, Paused, Start};
-
-/// How often consumers are looked at for the gauges.
-const GAUGES_EVERY: Duration = Duration::from_secs(10);
-
-/// How often `exit_when_idle` looks.
-const IDLE_EVERY: Duration = Duration::from_millis(250);
 
 /// A manifest and what it takes to run it.
 #[derive(Debug)]
@@ -135,14 +133,16 @@ impl Runner {
             status.phase = Phase::Provisioning;
             status.connection = Some(connection.clone());
         });
+        let (found, waiting) = watch::channel(BTreeSet::new());
+        let (tell_paused, paused) = watch::channel(BTreeMap::new());
+        let ground = Ground::new(&connection, waiting, paused);
+        let makeups = Makeup::all(&self.manifest).into_values();
+        let handlers = self.handlers(makeups, &ground)?;
         let Some(provisioned) = until(&shutdown, self.provision(&connection)).await else {
             return Ok(());
         };
         let provisioned = Arc::new(provisioned?);
-        let (found, waiting) = watch::channel(BTreeSet::new());
-        let (tell_paused, paused) = watch::channel(BTreeMap::new());
-        let makeups = Makeup::all(&self.manifest).into_values();
-        let bindings = self.build(makeups, &connection, &provisioned, &waiting)?;
+        let bindings = self.supervise(handlers, &self.manifest, &provisioned, &ground);
         let mut background = JoinSet::new();
         background.spawn(shutdown.clone().enforce(self.manifest.drain));
         if self.first_start == FirstStart::AtOnce {
@@ -154,37 +154,41 @@ impl Runner {
         let mut looking = lookout.begin(&self, &provisioned, &shutdown);
         info!(name = self.manifest.name, bindings = bindings.len(), "running");
         let mut crew = Crew::default();
-        crew.start(bindings, &paused, &shutdown);
+        crew.start(bindings, &ground.paused, &shutdown);
         status.send_modify(|status| {
             status.phase = Phase::Running;
             status.provisioned = Some(provisioned);
             status.bindings = crew.statuses(&self.manifest);
         });
 
+        let mut editions = Editions::new(self.editions.take());
         loop {
-            let edition = tokio::select! {
-                () = shutdown.drain.cancelled() => break,
-                edition = reload::next(&mut self.editions) => edition,
+            let preparing = async {
+                let edition = editions.next().await;
+                self.prepare(edition, &crew, &ground).await
             };
-            let prepared = self.prepare(edition, (&crew, &connection, &waiting)).await;
-            let reloaded = match prepared {
-                Err(why) => Err(why),
-                Ok(Next { provisioned, changes, begun }) => {
-                    crew.stop(&changes.ended(), self.manifest.drain).await;
-                    for name in &changes.removed {
-                        self.metrics.forget(name);
-                    }
-                    crew.start(begun, &paused, &shutdown);
+            let Some(prepared) = until(&shutdown, preparing).await else { break };
+            match prepared {
+                Ok(next) => {
+                    let provisioned = Arc::clone(&next.provisioned);
+                    let changes = self.change(&mut crew, next, &ground.paused, &shutdown).await;
+                    // It would show again what is forgotten.
+                    looking.shutdown().await;
+                    changes.removed.iter().for_each(|name| self.metrics.forget(name));
                     looking = lookout.begin(&self, &provisioned, &shutdown);
+                    self.tell_taken_up(&changes);
                     status.send_modify(|status| {
                         status.provisioned = Some(provisioned);
                         status.bindings = crew.statuses(&self.manifest);
+                        status.reload = None;
                     });
-                    Ok(changes)
                 }
-            };
-            self.tell(&reloaded);
-            status.send_modify(|status| status.reload = reloaded.err());
+                Err(refused) => {
+                    let why = self.tell_refused(&refused);
+                    status.send_modify(|status| status.reload = Some(why));
+                    editions.refused(refused);
+                }
+            }
         }
         status.send_modify(|status| status.phase = Phase::Draining);
         info!(patience = ?self.manifest.drain, "draining");
@@ -204,15 +208,8 @@ impl Runner {
     async fn provision(&self, connection: &Connection) -> Result<Provisioned, ProvisionError> {
         let mut pause = Duration::from_millis(100);
         loop {
-            match Provisioned::ensure(connection, &self.manifest, self.provisioning).await {
+            match self.ensure(&self.manifest, connection).await {
                 Err(ProvisionError::Unavailable(reason)) => {
-                    let denied = connection.denied();
-                    if !denied.is_empty() {
-                        return Err(ProvisionError::Problems(vec![format!(
-                            "NATS permissions do not allow to {}: grant it to this user",
-                            denied.join(", or to ")
-                        )]));
-                    }
                     warn!(reason, "JetStream does not answer; trying again");
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(Duration::from_secs(2));
@@ -226,21 +223,79 @@ impl Runner {
         }
     }
 
-    /// Bindings that can be run.
-    fn build(
+    /// What a manifest needs in NATS, in place. That something is not allowed is a problem, although
+    /// it looks as if nobody answered.
+    async fn ensure(
+        &self,
+        manifest: &Manifest,
+        connection: &Connection,
+    ) -> Result<Provisioned, ProvisionError> {
+        let ensured = Provisioned::ensure(connection, manifest, self.provisioning).await;
+        let denied = connection.denied();
+        match ensured {
+            Err(ProvisionError::Unavailable(_)) if !denied.is_empty() => {
+                Err(ProvisionError::Problems(vec![format!(
+                    "NATS permissions do not allow to {}: grant it to this user",
+                    denied.join(", or to ")
+                )]))
+            }
+            ensured => ensured,
+        }
+    }
+
+    /// What runs the functions of bindings.
+    fn handlers(
         &self,
         makeups: impl IntoIterator<Item = Makeup>,
-        connection: &Connection,
-        provisioned: &Arc<Provisioned>,
-        waiting: &Waiting,
-    ) -> Result<Vec<(Makeup, Supervised)>, BuildError> {
-        let build = |makeup: Makeup| {
-            let Makeup { binding, function, .. } = &makeup;
-            let built =
-                Supervised::build(self, connection, provisioned, binding, function, waiting)?;
-            Ok((makeup, built))
+        ground: &Ground,
+    ) -> Result<Vec<Built>, BuildError> {
+        let surroundings = Surroundings {
+            launcher: &self.launcher,
+            natives: &self.natives,
+            buckets: Some(&ground.buckets),
         };
-        makeups.into_iter().map(build).collect()
+        let handler = |makeup: Makeup| {
+            let Makeup { binding, function, .. } = &makeup;
+            let workers = self.metrics.workers(&function.name);
+            let handler = build_with(&surroundings, function, binding.concurrency, workers)?;
+            Ok((makeup, handler))
+        };
+        makeups.into_iter().map(handler).collect()
+    }
+
+    /// Bindings that can be run.
+    fn supervise(
+        &self,
+        built: Vec<Built>,
+        manifest: &Arc<Manifest>,
+        provisioned: &Arc<Provisioned>,
+        ground: &Ground,
+    ) -> Vec<(Makeup, Supervised)> {
+        let supervise = |(makeup, handler): Built| {
+            let of = (manifest, &makeup.binding);
+            let binding = Supervised::new(self, of, handler, provisioned, ground);
+            (makeup, binding)
+        };
+        built.into_iter().map(supervise).collect()
+    }
+}
+
+/// A binding and what runs its function.
+type Built = (Makeup, Arc<dyn Handler>);
+
+/// What all bindings stand on, whichever manifest they are of.
+struct Ground {
+    connection: Connection,
+    buckets: Arc<dyn Buckets>,
+    /// The bindings for which events came back.
+    waiting: Waiting,
+    paused: Paused,
+}
+
+impl Ground {
+    fn new(connection: &Connection, waiting: Waiting, paused: Paused) -> Self {
+        let buckets = Arc::new(NatsBuckets::new(connection.clone()));
+        Self { connection: connection.clone(), buckets, waiting, paused }
     }
 }
 
@@ -254,100 +309,10 @@ fn announce(provisioned: &Provisioned) {
     }
 }
 
-/// What is looked at beside the work.
-struct Lookout {
-    connection: Connection,
-    /// Takes the bindings to which events came back.
-    found: watch::Sender<BTreeSet<String>>,
-    /// Takes those that are paused, and why.
-    tell_paused: watch::Sender<BTreeMap<String, String>>,
-}
-
-impl Lookout {
-    /// Looks at what a manifest has in NATS, for as long as what is returned lives.
-    fn begin(
-        &self,
-        runner: &Runner,
-        provisioned: &Arc<Provisioned>,
-        shutdown: &Shutdown,
-    ) -> JoinSet<()> {
-        let manifest = || Arc::clone(&runner.manifest);
-        let connection = || self.connection.clone();
-        let mut looking = JoinSet::new();
-        looking.spawn(watch_consumers(
-            connection(),
-            manifest(),
-            Arc::clone(provisioned),
-            Arc::clone(&runner.metrics),
-            self.tell_paused.clone(),
-        ));
-        looking.spawn(watch_comebacks(connection(), manifest(), self.found.clone()));
-        looking.spawn(look_around(connection(), manifest()));
-        if runner.exit_when_idle {
-            let idle = idle(connection(), manifest(), Arc::clone(provisioned));
-            let drain = shutdown.drain.clone();
-            looking.spawn(async move {
-                idle.await;
-                drain.cancel();
-            });
-        }
-        looking
-    }
-}
-
 /// The answer, or `None` when the shutdown comes first.
 async fn until<T>(shutdown: &Shutdown, work: impl Future<Output = T>) -> Option<T> {
     tokio::select! {
         done = work => Some(done),
         () = shutdown.drain.cancelled() => None,
-    }
-}
-
-/// Returns once two looks in a row have found nothing pending and nothing unacknowledged.
-async fn idle(connection: Connection, manifest: Arc<Manifest>, provisioned: Arc<Provisioned>) {
-    let mut tick = tokio::time::interval(IDLE_EVERY);
-    let mut quiet = 0;
-    while quiet < 2 {
-        tick.tick().await;
-        quiet = match provisioned.lag(&connection, &manifest).await {
-            Ok(0) => quiet + 1,
-            _ => 0,
-        };
-    }
-    info!("nothing is pending any more");
-}
-
-/// Beside the work: what could be better keeps nobody from running, nor does a permission that is
-/// missing only for looking.
-async fn look_around(connection: Connection, manifest: Arc<Manifest>) {
-    match warnings(&connection, &manifest, Windows::AsTheyAre).await {
-        Ok(found) => found.iter().for_each(|warning| warn!("{warning}")),
-        Err(err) => info!(%err, "the streams that outputs go to cannot be looked at"),
-    }
-}
-
-async fn watch_consumers(
-    connection: Connection,
-    manifest: Arc<Manifest>,
-    provisioned: Arc<Provisioned>,
-    metrics: Arc<Metrics>,
-    paused: watch::Sender<BTreeMap<String, String>>,
-) {
-    let mut tick = tokio::time::interval(GAUGES_EVERY);
-    tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tick.tick().await;
-        if !connection.is_connected() {
-            continue;
-        }
-        if let Ok(rtt) = connection.round_trip().await {
-            metrics.round_trip(rtt);
-        }
-        match read_gauges(&connection, &manifest, &provisioned, &metrics).await {
-            Ok(found) => {
-                paused.send_replace(found);
-            }
-            Err(err) => warn!(%err, "consumers cannot be looked at"),
-        }
     }
 }

@@ -67,6 +67,12 @@ pub trait Source: Send {
     /// Stops asking. What was asked for may still come, and is the caller's to handle: a delivery
     /// that nobody takes would look like one that vanished with its runner.
     fn stop(&mut self);
+
+    /// What it has held back until the end because events before it are missing. Not to be handled,
+    /// but given back.
+    fn left_over(&mut self) -> Vec<Delivery<Self::Lease>> {
+        Vec::new()
+    }
 }
 
 /// The claim on one delivered event. It is extended in the background for as long as it lives;

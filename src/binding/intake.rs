@@ -9,7 +9,7 @@ use futures_util::{FutureExt as _, future::join_all};
 use prometheus::IntGauge;
 use tokio::{
     task::{JoinError, JoinSet, unconstrained},
-    time::Instant,
+    time::{Instant, sleep_until},
 };
 use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
 use tracing::{debug, error};
@@ -38,13 +38,13 @@ pub(super) struct Run {
     pub(super) shutdown: Shutdown,
     pub(super) fence: Fence,
     pub(super) held: Arc<Held>,
-    /// Cancelled once nothing shall begin any more that can wait.
+    /// Cancelled once nothing shall begin any more.
     pub(super) closing: CancellationToken,
 }
 
 impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
-    /// Calls the function once it is the events' turn. Other partitions may have all turns; then a
-    /// drain gives back what has not begun.
+    /// Calls the function once it is the events' turn. Other partitions may have all turns; what has
+    /// not begun by the end goes back.
     async fn take_turn<C: Lease>(
         self: Arc<Self>,
         mut passages: Vec<Box<Passage<C>>>,
@@ -90,6 +90,8 @@ pub(super) struct Intake<K, L, C> {
     run: Arc<Run>,
     lanes: Option<Lanes<Box<Passage<C>>>>,
     ready: Ready<C>,
+    /// What a drain has met in wait for its next try: it goes back, with what waits behind it.
+    resting: Vec<Box<Passage<C>>>,
     tasks: JoinSet<Left<C>>,
     /// Tasks that are calls; the others wait.
     calls: usize,
@@ -115,11 +117,12 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
             binding.metrics.slots.set(i64::try_from(spec.slots.get()).unwrap_or(i64::MAX));
         }
         let blocked = Shown { gauge: binding.metrics.lanes_blocked.clone(), value: 0 };
-        let closing = shutdown.drain.child_token();
+        let closing = shutdown.close.child_token();
         let run = Run { shutdown, fence, held: Arc::default(), closing };
         Self {
             lanes: spec.order.as_ref().map(|order| Lanes::new(order.lane_limit.get())),
             ready: Ready::new(spec.batch.as_ref()),
+            resting: Vec::new(),
             run: Arc::new(run),
             tasks: JoinSet::new(),
             calls: 0,
@@ -158,14 +161,7 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
 
     pub(super) fn take(&mut self, deliveries: Vec<Delivery<C>>) {
         let (count, begun) = (deliveries.len(), Instant::now());
-        if let Some(first) = deliveries.first() {
-            let place = self.binding.place(&first.origin.stream);
-            telemetry::received(place, deliveries.iter().map(|delivery| &delivery.event));
-        }
-        self.binding.all_metrics.step(|| {
-            self.binding.metrics.received.inc_by(count as u64);
-            self.binding.metrics.in_flight.add(i64::try_from(count).unwrap_or(i64::MAX));
-        });
+        self.receive(&deliveries);
         if self.is_plain() {
             for delivery in deliveries {
                 self.begin(Passage::new(delivery, None, &self.run.held));
@@ -178,6 +174,26 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
         }
         self.show_lanes();
         self.dispatch();
+    }
+
+    /// Events that are not to run here.
+    pub(super) fn take_back(&mut self, deliveries: Vec<Delivery<C>>) {
+        self.receive(&deliveries);
+        let held = &self.run.held;
+        let passages = deliveries.into_iter().map(|delivery| Passage::new(delivery, None, held));
+        self.resting.extend(passages);
+    }
+
+    fn receive(&self, deliveries: &[Delivery<C>]) {
+        let count = deliveries.len();
+        if let Some(first) = deliveries.first() {
+            let place = self.binding.place(&first.origin.stream);
+            telemetry::received(place, deliveries.iter().map(|delivery| &delivery.event));
+        }
+        self.binding.all_metrics.step(|| {
+            self.binding.metrics.received.inc_by(count as u64);
+            self.binding.metrics.in_flight.add(i64::try_from(count).unwrap_or(i64::MAX));
+        });
     }
 
     /// Starts an event that waits for no other.
@@ -218,7 +234,9 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
 
     /// When the next call is to begin, if nothing else happens before.
     pub(super) fn due(&self) -> Option<Instant> {
-        let due = self.ready.due().filter(|_| self.may_call())?;
+        let full = self.ready.due().filter(|_| self.may_call())?;
+        // Nothing comes any more that a batch could wait for.
+        let due = if self.is_draining() { Instant::now() } else { full };
         Some(self.binding.rate.as_ref().map_or(due, |rate| due.max(rate.due())))
     }
 
@@ -230,21 +248,13 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
             && self.binding.rate.is_none()
     }
 
-    /// Whether what waits when the end comes is given back rather than begun.
-    fn gives_back(&self) -> bool {
-        self.stopped || self.is_ordered() || self.binding.rate.is_some()
-    }
-
     fn may_call(&self) -> bool {
-        let open = !(self.gives_back() && self.run.closing.is_cancelled());
-        open && self.calls < self.binding.spec.concurrency.get()
+        !self.run.closing.is_cancelled() && self.calls < self.binding.spec.concurrency.get()
     }
 
     /// Begins every call that is due.
     pub(super) fn dispatch(&mut self) {
-        while let Some(due) = self.due()
-            && (due <= Instant::now() || self.run.closing.is_cancelled())
-        {
+        while self.due().is_some_and(|due| due <= Instant::now()) {
             let mut passages = self.ready.take();
             self.pace_calls(&mut passages);
             let (binding, run) = (Arc::clone(&self.binding), Arc::clone(&self.run));
@@ -307,22 +317,29 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
             let next = self.lanes.as_mut().and_then(|lanes| lanes.leave(&key));
             self.ready.extend(next);
         }
+        self.resting.extend(left.resting);
         for (after, passage) in left.held {
-            let closing = self.run.closing.clone();
+            let (drain, closing) = (self.run.shutdown.drain.clone(), self.run.closing.clone());
             self.tasks.spawn(async move {
                 tokio::select! {
-                    () = tokio::time::sleep(after) => {}
-                    () = closing.cancelled() => {}
+                    () = tokio::time::sleep(after) => Left::ready(passage),
+                    () = drain.cancelled() => Left::resting(passage),
+                    () = closing.cancelled() => Left::resting(passage),
                 }
-                Left::ready(passage)
             });
         }
     }
 
-    /// Waits for what runs and gives back what has not begun; a while after the abort, leaves the
-    /// rest to redelivery.
+    fn is_draining(&self) -> bool {
+        self.run.shutdown.drain.is_cancelled()
+    }
+
+    /// Finishes what may still begin and what runs, and gives the rest back; a while after the abort,
+    /// leaves it to redelivery.
     pub(super) async fn finish(mut self) {
-        self.run.closing.cancel();
+        if !self.is_draining() {
+            self.run.closing.cancel();
+        }
         self.dispatch();
         let abort = self.run.shutdown.abort.clone();
         let abandoned = async {
@@ -330,12 +347,18 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
             tokio::time::sleep(LAST_WORDS).await;
         };
         tokio::pin!(abandoned);
+        let closing = self.run.closing.clone();
         loop {
+            let due = self.due();
+            if due.is_none() && self.tasks.is_empty() {
+                break;
+            }
             tokio::select! {
-                ended = self.next_end() => match ended {
-                    Some(ended) => if self.absorb(ended).is_err() { break },
-                    None => break,
-                },
+                Some(ended) = self.next_end() => if self.absorb(ended).is_err() { break },
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    self.dispatch();
+                }
+                () = closing.cancelled(), if due.is_some() => {}
                 () = &mut abandoned => {
                     debug!(left = self.tasks.len(), "events are left to be delivered again");
                     return self.abandon().await;
@@ -353,7 +376,8 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
     }
 
     fn waiting(&mut self) -> Vec<Box<Passage<C>>> {
-        let mut waiting = self.ready.drain();
+        let mut waiting = std::mem::take(&mut self.resting);
+        waiting.extend(self.ready.drain());
         waiting.extend(self.lanes.iter_mut().flat_map(Lanes::drain));
         waiting
     }

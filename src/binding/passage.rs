@@ -96,11 +96,20 @@ pub(super) struct Left<C> {
     pub(super) ready: Vec<Box<Passage<C>>>,
     /// Events that keep their claim and their turn, and run again after a while.
     pub(super) held: Vec<(Duration, Box<Passage<C>>)>,
+    /// Events that keep both and do not run again here.
+    pub(super) resting: Vec<Box<Passage<C>>>,
 }
 
 impl<C> Left<C> {
     pub(super) const fn nothing() -> Self {
-        Self { call: true, stops: false, freed: Vec::new(), ready: Vec::new(), held: Vec::new() }
+        Self {
+            call: true,
+            stops: false,
+            freed: Vec::new(),
+            ready: Vec::new(),
+            held: Vec::new(),
+            resting: Vec::new(),
+        }
     }
 
     /// The event is settled; the next of its key may run.
@@ -118,11 +127,17 @@ impl<C> Left<C> {
         Self { call: false, ready: vec![passage], ..Self::nothing() }
     }
 
+    /// The end has come before the event had waited.
+    pub(super) fn resting(passage: Box<Passage<C>>) -> Self {
+        Self { call: false, resting: vec![passage], ..Self::nothing() }
+    }
+
     pub(super) fn and(mut self, other: Self) -> Self {
         self.stops |= other.stops;
         self.freed.extend(other.freed);
         self.ready.extend(other.ready);
         self.held.extend(other.held);
+        self.resting.extend(other.resting);
         self
     }
 }

@@ -143,8 +143,7 @@ impl Stage<'_> {
         shutdown: &Shutdown,
     ) -> Result<Ended, Failure> {
         self.say_what_is_created().await?;
-        let life =
-            Shutdown { drain: shutdown.drain.child_token(), abort: shutdown.abort.child_token() };
+        let life = shutdown.child();
         let observer: Arc<dyn Observer> = Arc::clone(self.lines) as _;
         let runner = Runner {
             manifest: Arc::clone(&self.manifest),

@@ -55,9 +55,10 @@ pub(super) struct Args {
 }
 
 pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
-    let manifest = load(args.file.as_deref())?.manifest;
     let file = args.file.as_deref().unwrap_or_else(|| Path::new(DEFAULT_FILE));
-    let followed = Followed::new(file, &manifest);
+    let mut followed = Followed::new(file);
+    let manifest = Arc::new(load(args.file.as_deref())?.manifest);
+    followed.take_up(&manifest);
     if args.check_only {
         return check(&manifest).await;
     }
@@ -83,7 +84,7 @@ pub(super) async fn run(args: Args) -> Result<ExitCode, Failure> {
         }
     });
     let runner = Runner {
-        manifest: Arc::new(manifest),
+        manifest,
         natives: Natives::new(),
         launcher: Launcher::default(),
         metrics,

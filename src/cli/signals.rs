@@ -20,7 +20,7 @@ pub(crate) async fn obey(shutdown: Shutdown) {
         }
         if shutdown.drain.is_cancelled() {
             warn!("forced to end; what still runs will be delivered again");
-            shutdown.abort.cancel();
+            shutdown.force();
         }
         shutdown.drain.cancel();
     }

@@ -237,4 +237,8 @@ impl<S: Source<Lease = NatsLease>> Source for WithComebacks<S> {
             source.stop();
         }
     }
+
+    fn left_over(&mut self) -> Vec<Delivery<NatsLease>> {
+        self.main.left_over()
+    }
 }

@@ -1,6 +1,6 @@
 //! Copies events into the partitions of their binding, in the order of their stream and once each.
 
-use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{num::NonZeroUsize, time::Duration};
 
 use time::OffsetDateTime;
 use tokio::time::{MissedTickBehavior, interval};
@@ -99,6 +99,7 @@ impl<S: Source<Lease = NatsLease>> Hop<S> {
                 pulled = self.source.pull(room) => {
                     let deliveries = pulled?;
                     if deliveries.is_empty() {
+                        self.give_back().await;
                         return Ok(());
                     }
                     tokio::select! {
@@ -138,6 +139,15 @@ impl<S: Source<Lease = NatsLease>> Hop<S> {
             }
         }
         Ok(())
+    }
+
+    /// Whoever copies next shall not have to wait for what was not copied.
+    async fn give_back(&mut self) {
+        for Delivery { event, lease, .. } in self.source.left_over() {
+            if let Err(err) = lease.release(&Ack::Redeliver { after: Duration::ZERO }).await {
+                debug!(event = %event.id, %err, "an event that was not copied comes later");
+            }
+        }
     }
 
     /// Passes an event on that came back from the dead letters.
@@ -194,15 +204,22 @@ impl<S: Source<Lease = NatsLease>> Source for Originals<S> {
     type Lease = NatsLease;
 
     async fn pull(&mut self, room: Room) -> Result<Vec<Delivery<NatsLease>>, SourceError> {
-        let original = |delivery: Delivery<NatsLease>| {
-            let (event, origin): (Event, Arc<Origin>) =
-                partition::read(delivery.event, delivery.origin);
-            Delivery { event, origin, ..delivery }
-        };
-        Ok(self.0.pull(room).await?.into_iter().map(original).collect())
+        Ok(originals(self.0.pull(room).await?))
     }
 
     fn stop(&mut self) {
         self.0.stop();
     }
+
+    fn left_over(&mut self) -> Vec<Delivery<NatsLease>> {
+        originals(self.0.left_over())
+    }
+}
+
+fn originals(copies: Vec<Delivery<NatsLease>>) -> Vec<Delivery<NatsLease>> {
+    let original = |delivery: Delivery<NatsLease>| {
+        let (event, origin) = partition::read(delivery.event, delivery.origin);
+        Delivery { event, origin, ..delivery }
+    };
+    copies.into_iter().map(original).collect()
 }

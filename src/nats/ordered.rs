@@ -141,8 +141,7 @@ impl Source for OrderedSource {
             tokio::select! {
                 biased;
                 pulled = self.source.pull(room) => match pulled? {
-                    // Nothing comes any more; what was held back is the caller's to give back.
-                    none if none.is_empty() => return Ok(self.gate.drain()),
+                    none if none.is_empty() => return Ok(none),
                     deliveries => self.arrive(deliveries),
                 },
                 () = sleep_until(self.look), if closed => self.look().await,
@@ -152,5 +151,9 @@ impl Source for OrderedSource {
 
     fn stop(&mut self) {
         self.source.stop();
+    }
+
+    fn left_over(&mut self) -> Vec<Delivery<NatsLease>> {
+        self.gate.drain()
     }
 }

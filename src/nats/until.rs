@@ -117,4 +117,8 @@ impl<S: Source<Lease = NatsLease>> Source for Bounded<S> {
         self.stopped = true;
         self.source.stop();
     }
+
+    fn left_over(&mut self) -> Vec<Delivery<NatsLease>> {
+        self.source.left_over()
+    }
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     hash::{DefaultHasher, Hash as _, Hasher as _},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -23,8 +24,8 @@ use crate::{
 pub(super) struct Makeup {
     pub(super) binding: Binding,
     pub(super) function: Function,
-    /// Of the function's file.
-    content: Option<u64>,
+    /// Of the function's files.
+    content: u64,
 }
 
 /// Bindings that run.
@@ -44,7 +45,7 @@ struct Member {
 pub(super) struct Changes {
     pub(super) added: Vec<String>,
     /// And in what.
-    pub(super) changed: Vec<(String, &'static str)>,
+    pub(super) changed: Vec<(String, Vec<&'static str>)>,
     pub(super) removed: Vec<String>,
 }
 
@@ -53,25 +54,27 @@ impl Makeup {
     pub(super) fn all(manifest: &Manifest) -> BTreeMap<String, Self> {
         let makeup = |binding: &Binding| {
             let function = manifest.functions.get(&binding.function)?.clone();
-            let file = function.runtime.source(&function.cwd);
-            let content = file.and_then(|file| std::fs::read(file).ok()).map(|content| {
-                let mut hasher = DefaultHasher::new();
-                content.hash(&mut hasher);
-                hasher.finish()
-            });
+            let content = contents(&manifest.sources(&function));
             Some((binding.name.clone(), Self { binding: binding.clone(), function, content }))
         };
         manifest.bindings.iter().filter_map(makeup).collect()
     }
 
-    fn differs_in(&self, other: &Self) -> Option<&'static str> {
-        match () {
-            () if self.binding != other.binding => Some("binding"),
-            () if self.function != other.function => Some("function"),
-            () if self.content != other.content => Some("the function's file"),
-            () => None,
-        }
+    /// The keys in which it differs, and whether the function's files do.
+    fn differs_in(&self, other: &Self) -> Vec<&'static str> {
+        let mut keys = self.binding.differs_in(&other.binding);
+        keys.extend(self.function.differs_in(&other.function));
+        keys.extend((self.content != other.content).then_some("the function's files"));
+        keys
     }
+}
+
+fn contents(files: &[PathBuf]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for file in files {
+        (file, std::fs::read(file).ok()).hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 impl Crew {
@@ -81,8 +84,10 @@ impl Crew {
             match self.0.get(name) {
                 None => changes.added.push(name.clone()),
                 Some(member) => {
-                    let differs = member.makeup.differs_in(makeup);
-                    changes.changed.extend(differs.map(|what| (name.clone(), what)));
+                    let keys = member.makeup.differs_in(makeup);
+                    if !keys.is_empty() {
+                        changes.changed.push((name.clone(), keys));
+                    }
                 }
             }
         }
@@ -90,7 +95,7 @@ impl Crew {
         changes
     }
 
-    /// Begins to run bindings, until `shutdown` or until they are told to [stop](Self::stop).
+    /// Begins to run bindings, until `shutdown` or until others take their place.
     pub(super) fn start(
         &mut self,
         bindings: Vec<(Makeup, Supervised)>,
@@ -98,33 +103,39 @@ impl Crew {
         shutdown: &Shutdown,
     ) {
         for (makeup, binding) in bindings {
-            let shutdown = shutdown.child();
-            let member = Member {
-                handler: binding.handler(),
-                status: binding.status(paused),
-                running: AbortOnDropHandle::new(tokio::spawn(binding.run(shutdown.clone()))),
-                shutdown,
-                makeup,
-            };
-            self.0.insert(member.makeup.binding.name.clone(), member);
+            let name = makeup.binding.name.clone();
+            self.0.insert(name, Member::start(makeup, binding, paused, shutdown));
         }
     }
 
-    /// Drains some bindings, and returns once they have ended; what they have not finished after
-    /// `patience` is given back.
-    pub(super) async fn stop(&mut self, names: &[&String], patience: Duration) {
-        let members: Vec<Member> = names.iter().filter_map(|name| self.0.remove(*name)).collect();
-        join_all(members.into_iter().map(async |member| {
-            member.shutdown.drain.cancel();
-            let enforced = member.shutdown.clone().enforce(patience);
-            let ended = member.end();
-            tokio::pin!(ended);
-            tokio::select! {
-                () = &mut ended => {}
-                () = enforced => ended.await,
-            }
-        }))
-        .await;
+    /// Drains the bindings that do not go on as they are, and begins those that take their place, each
+    /// as soon as the one before has ended; what has not been finished after `patience` is given back.
+    pub(super) async fn change(
+        &mut self,
+        changes: &Changes,
+        begun: Vec<(Makeup, Supervised)>,
+        (paused, shutdown): (&Paused, &Shutdown),
+        patience: Duration,
+    ) {
+        let ended = changes.ended().into_iter().filter_map(|name| self.0.remove(name));
+        let ended: Vec<Member> = ended.collect();
+        let mut begun: BTreeMap<String, _> =
+            begun.into_iter().map(|next| (next.0.binding.name.clone(), next)).collect();
+        let turns: Vec<_> = ended
+            .into_iter()
+            .map(|member| {
+                let next = begun.remove(&member.makeup.binding.name);
+                (member, next)
+            })
+            .collect();
+        self.start(begun.into_values().collect(), paused, shutdown);
+        let turns = turns.into_iter().map(async |(member, next)| {
+            member.drain(patience).await;
+            next.map(|(makeup, binding)| Member::start(makeup, binding, paused, shutdown))
+        });
+        for member in join_all(turns).await.into_iter().flatten() {
+            self.0.insert(member.makeup.binding.name.clone(), member);
+        }
     }
 
     /// Returns once all have ended, because they were told to.
@@ -140,6 +151,28 @@ impl Crew {
 }
 
 impl Member {
+    fn start(makeup: Makeup, binding: Supervised, paused: &Paused, shutdown: &Shutdown) -> Self {
+        let shutdown = shutdown.child();
+        Self {
+            handler: binding.handler(),
+            status: binding.status(paused),
+            running: AbortOnDropHandle::new(tokio::spawn(binding.run(shutdown.clone()))),
+            shutdown,
+            makeup,
+        }
+    }
+
+    async fn drain(self, patience: Duration) {
+        self.shutdown.drain.cancel();
+        let enforced = self.shutdown.clone().finish(patience);
+        let ended = self.end();
+        tokio::pin!(ended);
+        tokio::select! {
+            () = &mut ended => {}
+            () = enforced => ended.await,
+        }
+    }
+
     async fn end(self) {
         let Self { handler, running, .. } = self;
         if let Err(err) = running.await {

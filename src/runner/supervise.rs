@@ -15,18 +15,17 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use super::Runner;
+use super::{Ground, Runner};
 use crate::{
     binding::{Binding, Health, Rate, Store},
     handler::Handler,
     keyvalue::Buckets,
     manifest::{self, Manifest},
     nats::{
-        Connection, NatsBrake, NatsBuckets, NatsLease, NatsLedger, NatsSink, NatsSource,
-        OrderedSource, Provisioned, Waiting, WithComebacks, owners_name,
+        Connection, NatsBrake, NatsLease, NatsLedger, NatsSink, NatsSource, OrderedSource,
+        Provisioned, Waiting, WithComebacks, owners_name,
     },
     ownership::{Ownership, Seat, a_name},
-    runtime::{self, BuildError, Surroundings},
     settle::backoff,
     shutdown::Shutdown,
     source::{Fence, Source, SourceError},
@@ -93,25 +92,17 @@ pub(super) struct Supervised {
 }
 
 impl Supervised {
-    pub(super) fn build(
+    /// The binding of a manifest, whose function `handler` runs.
+    pub(super) fn new(
         runner: &Runner,
-        connection: &Connection,
+        (manifest, spec): (&Arc<Manifest>, &manifest::Binding),
+        handler: Arc<dyn Handler>,
         provisioned: &Arc<Provisioned>,
-        spec: &manifest::Binding,
-        function: &manifest::Function,
-        waiting: &Waiting,
-    ) -> Result<Self, BuildError> {
-        let buckets: Arc<dyn Buckets> = Arc::new(NatsBuckets::new(connection.clone()));
-        let surroundings = Surroundings {
-            launcher: &runner.launcher,
-            natives: &runner.natives,
-            buckets: Some(&buckets),
-        };
-        let workers = runner.metrics.workers(&function.name);
-        let handler = runtime::build_with(&surroundings, function, spec.concurrency, workers)?;
+        ground: &Ground,
+    ) -> Self {
+        let Ground { connection, buckets, waiting, .. } = ground;
         let metrics = runner.metrics.binding(&spec.name);
-        let manifest = &runner.manifest;
-        let store = |state: &manifest::State| Store::new(Arc::clone(&buckets), &state.bucket);
+        let store = |state: &manifest::State| Store::new(Arc::clone(buckets), &state.bucket);
         let binding = Binding {
             name: manifest.name.clone(),
             spec: spec.of_one_partition(),
@@ -132,18 +123,18 @@ impl Supervised {
             replay: None,
             turns: Semaphore::new(spec.concurrency.get()),
         };
-        Ok(Self {
+        Self {
             binding: Arc::new(binding),
             whole: spec.clone(),
-            manifest: Arc::clone(&runner.manifest),
+            manifest: Arc::clone(manifest),
             connection: connection.clone(),
             provisioned: Arc::clone(provisioned),
             owners: owners_name(manifest),
-            buckets,
+            buckets: Arc::clone(buckets),
             waiting: waiting.clone(),
             blocked: watch::Sender::new(None),
             start: Arc::default(),
-        })
+        }
     }
 
     pub(super) fn handler(&self) -> Arc<dyn Handler> {

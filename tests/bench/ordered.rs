@@ -147,7 +147,7 @@ impl Bench {
         let durable = format!("{name}-f");
         let rate = self.watch(&durable, function.events).await;
         shutdown.drain.cancel();
-        shutdown.abort.cancel();
+        shutdown.force();
         task.await.expect("the runner ends");
         let stream = self.streams.js.get_stream("IN").await.expect("IN");
         stream.delete_consumer(&durable).await.expect("the consumer goes");

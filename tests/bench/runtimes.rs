@@ -242,7 +242,7 @@ struct Run {
 impl Run {
     async fn end(self) {
         self.shutdown.drain.cancel();
-        self.shutdown.abort.cancel();
+        self.shutdown.force();
         self.task.await.expect("the runner ends");
     }
 }

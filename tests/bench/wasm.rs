@@ -219,7 +219,7 @@ impl Bench {
         .await;
         let took = cpu() - began;
         shutdown.drain.cancel();
-        shutdown.abort.cancel();
+        shutdown.force();
         task.await.expect("the runner ends").expect("the runner runs");
         let stream = self.streams.js.get_stream("IN").await.expect("IN");
         stream.delete_consumer(&durable).await.expect("the consumer goes");

@@ -24,7 +24,7 @@ def handle(event, context):
     return {"n": n}
 "#;
 
-fn manifest(concurrency: usize, more: &str) -> String {
+fn manifest(concurrency: usize) -> String {
     format!(
         r#"
 version: 1
@@ -37,11 +37,12 @@ functions:
   kept: {{ run: f.py, env: {{ SITE: "${{SITE}}", NOTES: kept }}, workers: 1 }}
   changed: {{ run: g.py, env: {{ SITE: "${{SITE}}", NOTES: changed }} }}
   ordered: {{ run: g.py, env: {{ SITE: "${{SITE}}", NOTES: ordered }} }}
+  parted: {{ run: g.py, env: {{ SITE: "${{SITE}}", NOTES: parted }} }}
 bindings:
   - {{ subject: in.>, function: kept, publish: out.kept }}
   - {{ subject: in.>, function: changed, publish: out.changed, concurrency: {concurrency} }}
   - {{ subject: in.>, function: ordered, publish: out.ordered, order_by: {{ token: 2 }}, concurrency: {concurrency} }}
-{more}
+  - {{ subject: in.>, function: parted, publish: out.parted, order_by: {{ token: 2 }}, partitions: 2, concurrency: {concurrency} }}
 "#
     )
 }
@@ -131,7 +132,7 @@ async fn swapped_twenty_times_under_load_nothing_is_lost_twice_or_out_of_order()
     const EVENTS: usize = 4_000;
     let server = NatsServer::start().await;
     let streams = server.streams().await;
-    let mut mounted = Mounted::new(&manifest(4, ""), FUNCTION);
+    let mut mounted = Mounted::new(&manifest(4), FUNCTION);
     let mut runner = Runner::start(&mounted.site, &server).await;
     let producing = tokio::spawn({
         let streams = streams.clone();
@@ -145,10 +146,10 @@ async fn swapped_twenty_times_under_load_nothing_is_lost_twice_or_out_of_order()
     let (mut good, mut bad) = (0.0, 0.0);
     for swap in 1..=20 {
         match swap % 4 {
-            1 => mounted.swap(&manifest(4 + swap, ""), FUNCTION),
+            1 => mounted.swap(&manifest(4 + swap), FUNCTION),
             2 => mounted.swap("version: 1\nname: t\nfunctoins: {}\n", FUNCTION),
-            3 => mounted.swap(&manifest(4, ""), &format!("{FUNCTION}# {swap}\n")),
-            _ => mounted.swap(&manifest(4, "").replace("out.kept", "nowhere.kept"), FUNCTION),
+            3 => mounted.swap(&manifest(4), &format!("{FUNCTION}# {swap}\n")),
+            _ => mounted.swap(&manifest(4).replace("out.kept", "nowhere.kept"), FUNCTION),
         }
         if swap % 2 == 1 {
             good += 1.0;
@@ -166,18 +167,21 @@ async fn swapped_twenty_times_under_load_nothing_is_lost_twice_or_out_of_order()
         }
     }
     producing.await.expect("the producer ends");
-    for durable in ["t-kept", "t-changed", "t-ordered"] {
+    streams.wait_count("OUT", 4 * EVENTS as u64).await;
+    for durable in ["t-kept", "t-changed", "t-ordered", "t-parted"] {
         streams.wait_settled(durable).await;
     }
-    assert_eq!(streams.count("OUT").await, 3 * EVENTS as u64);
+    assert_eq!(streams.count("OUT").await, 4 * EVENTS as u64);
     assert_ran_once(&mounted.runs("kept"), EVENTS, false);
     assert_ran_once(&mounted.runs("changed"), EVENTS, false);
     assert_ran_once(&mounted.runs("ordered"), EVENTS, true);
+    assert_ran_once(&mounted.runs("parted"), EVENTS, true);
     let workers: BTreeSet<u32> = mounted.runs("kept").iter().map(|run| run.process).collect();
     assert_eq!(workers.len(), 1, "what is not changed goes on in its worker");
     let scrape = runner.scrape().await;
-    for binding in ["kept", "changed", "ordered"] {
+    for binding in ["kept", "changed", "ordered", "parted"] {
         scrape.assert_adds_up(binding);
+        assert_eq!(scrape.get("redeliveries_total", &[("binding", binding)]), 0.0, "{binding}");
         assert_eq!(scrape.get("losses_total", &[("binding", binding)]), 0.0);
         let done = [("binding", binding), ("outcome", "done")];
         assert_eq!(
@@ -267,5 +271,80 @@ async fn a_runner_ends_in_the_middle_of_a_reload() {
     streams.wait_count("OUT", 2).await;
     streams.wait_settled("t-f").await;
     assert_eq!(streams.count("OUT").await, 2);
+    assert_eq!(runner.sigterm().await.code(), Some(0));
+}
+
+const PLAIN_AND_NATIVE: &str = "functions: { f: { exec: [cat] }, n: { native: true } }\nbindings:\n  - { subject: in.f, function: f, publish: out.f }\n  - { subject: in.n, function: n }\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_made_for_a_manifest_that_cannot_be_used() {
+    let server = NatsServer::start().await;
+    let streams = server.streams().await;
+    let site = Site::with(PLAIN);
+    let mut runner = Runner::start(&site, &server).await;
+    site.manifest(PLAIN_AND_NATIVE);
+    wait_reloads(&runner, "rejected", 1.0).await;
+    let readiness = readiness(&runner).await;
+    assert!(readiness["reload"].as_str().is_some_and(|why| why.contains("`n`")), "{readiness}");
+    assert!(streams.consumer("t-n").await.is_none());
+    assert!(streams.consumer("t-f").await.is_some());
+    assert_eq!(runner.sigterm().await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_made_while_nats_is_away_is_taken_up_once_it_is_back() {
+    let mut server = NatsServer::start().await;
+    let streams = server.streams().await;
+    let site = Site::with(PLAIN);
+    let mut runner = Runner::start(&site, &server).await;
+    server.kill9().await;
+    site.manifest(&format!("{PLAIN}{MORE}"));
+    eventually("it is said that the change waits", async || {
+        let readiness = readiness(&runner).await;
+        readiness["reload"].as_str()?.starts_with("not taken up yet, trying again: ").then_some(())
+    })
+    .await;
+    let scrape = runner.scrape().await;
+    assert_eq!(scrape.get("manifest_last_reload_successful", &[]), 0.0);
+    assert_eq!(scrape.get("manifest_reloads_total", &[("outcome", "rejected")]), 0.0);
+    server.up().await;
+    wait_reloads(&runner, "applied", 1.0).await;
+    assert_eq!(readiness(&runner).await.get("reload"), None);
+    send_until(&streams, "out.more", true).await;
+
+    // One that waits keeps nobody from ending, and gives way to a newer one.
+    server.kill9().await;
+    site.manifest(PLAIN);
+    eventually("it is said that the change waits", async || {
+        readiness(&runner).await["reload"].as_str()?.starts_with("not taken up").then_some(())
+    })
+    .await;
+    site.manifest("version: 2\n");
+    wait_reloads(&runner, "rejected", 1.0).await;
+    site.manifest(PLAIN);
+    assert_eq!(runner.sigterm().await.code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_module_beside_a_function_is_taken_up() {
+    let server = NatsServer::start().await;
+    let streams = server.streams().await;
+    let site = Site::with(
+        "functions: { f: { run: f.py }, other: { exec: [cat] } }\nbindings:\n  - { subject: in.f, function: f, publish: out.f }\n  - { subject: in.f, function: other, publish: out.other }\n",
+    );
+    site.file("beside.py", "WORD = 'old'\n");
+    site.file("f.py", "from beside import WORD\n\ndef handle(event, context):\n    return WORD\n");
+    let mut runner = Runner::start(&site, &server).await;
+    streams.send("in.f", "1").await;
+    streams.wait_count("OUT", 2).await;
+    site.file("beside.py", "WORD = 'newer'\n");
+    wait_reloads(&runner, "applied", 1.0).await;
+    streams.send("in.f", "1").await;
+    streams.wait_count("OUT", 4).await;
+    let mut texts = streams.texts("OUT").await;
+    texts.sort();
+    assert_eq!(texts, ["1", "1", "newer", "old"]);
+    let log = runner.log();
+    assert!(log.contains(r#""changed":"f (the function's files)""#), "{log}");
     assert_eq!(runner.sigterm().await.code(), Some(0));
 }

@@ -103,8 +103,8 @@ impl Supervised {
                 continue;
             };
             let Some(ownership) = place.seat.try_to_take(&mut place.seen).await else { continue };
-            let drain = shutdown.drain.child_token();
-            let own = Shutdown { drain: drain.clone(), abort: shutdown.abort.clone() };
+            let own = shutdown.child();
+            let drain = own.drain.clone();
             let task = workers.spawn(Arc::clone(self).work_on(number, ownership, own)).id();
             place.held = Some(Held { task, drain });
             held += 1;
