@@ -2,6 +2,7 @@
 //! settled, and is settled in one order: state, outputs, record, dead letter, acknowledgement.
 
 mod batch;
+mod beside;
 mod elsewhere;
 mod exhausted;
 mod health;

@@ -228,7 +228,7 @@ fn decode_structured(mut headers: Headers, payload: &Bytes) -> Result<(Headers, 
             "datacontenttype" => kind = text(raw),
             _ => {
                 if let Some(value) = text(raw) {
-                    headers.set(&format!("{PREFIX}{name}"), value);
+                    headers.set(format!("{PREFIX}{name}"), value);
                 }
             }
         }

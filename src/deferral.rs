@@ -61,7 +61,7 @@ impl Deferral {
         headers.append(SCHEDULE, format!("@at {}", at(due)));
         headers.append(TARGET, self.target.clone());
         let place = message_id(from, "deferred");
-        let id = message_id(from, &format!("deferred after {}", record.failed.len()));
+        let id = message_id(from, format_args!("deferred after {}", record.failed.len()));
         let subject = format!("{}{place}", self.prefix);
         Publish { subject, id, headers, data: from.event.data.clone() }
     }

@@ -1,7 +1,7 @@
 //! What a function sees and says: events in, verdicts out. The leaf of the crate: nothing here
 //! knows where an event came from or which runtime handles it.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{borrow::Cow, fmt, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use time::OffsetDateTime;
@@ -56,7 +56,7 @@ impl Event {
 /// NATS keeps the case of header names (ADR-4) while senders disagree about it, so look-ups ignore
 /// it. Messages carry few headers: a vector beats a map.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Headers(Vec<(String, String)>);
+pub struct Headers(Vec<(Cow<'static, str>, String)>);
 
 impl Headers {
     /// No headers; does not allocate.
@@ -92,19 +92,21 @@ impl Headers {
     }
 
     /// Adds a value behind those that `name` has already.
-    pub fn append(&mut self, name: impl Into<String>, value: impl Into<String>) {
+    pub fn append(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) {
         self.0.push((name.into(), value.into()));
     }
 
     /// Replaces every value of `name` with one.
-    pub fn set(&mut self, name: &str, value: impl Into<String>) {
-        self.remove(name);
+    pub fn set(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) {
+        let name = name.into();
+        self.remove(&name);
         self.append(name, value);
     }
 
     /// Sets `name` unless it has a value already.
-    pub fn set_default(&mut self, name: &str, value: impl Into<String>) {
-        if self.get(name).is_none() {
+    pub fn set_default(&mut self, name: impl Into<Cow<'static, str>>, value: impl Into<String>) {
+        let name = name.into();
+        if self.get(&name).is_none() {
             self.append(name, value);
         }
     }
@@ -121,7 +123,7 @@ impl Headers {
 
     /// Names and values in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0.iter().map(|(k, v)| (k.as_str(), v.as_str()))
+        self.0.iter().map(|(k, v)| (&**k, v.as_str()))
     }
 
     /// How many values there are.
@@ -150,7 +152,7 @@ impl Headers {
 
 impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Headers {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
-        Self(pairs.into_iter().map(|(k, v)| (k.into(), v.into())).collect())
+        Self(pairs.into_iter().map(|(k, v)| (Cow::Owned(k.into()), v.into())).collect())
     }
 }
 

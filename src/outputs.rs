@@ -1,6 +1,8 @@
 //! What a function wants published, made into messages: where each goes, its id, its headers.
 //! Pure.
 
+use std::fmt::{Display, Write as _};
+
 use sha2::{Digest, Sha256};
 use time::OffsetDateTime;
 
@@ -46,7 +48,7 @@ pub fn address(
             discarded += 1;
             continue;
         };
-        let id = message_id(from, &format!("output {index}"));
+        let id = message_id(from, format_args!("output {index}"));
         let source = format!("pelton://{}/{}", from.name, from.binding);
         let mut headers = output.headers;
         for name in TRACE_HEADERS {
@@ -66,16 +68,17 @@ pub fn address(
 /// `Nats-Msg-Id`: the same for every run of the same binding on the same event, different for
 /// anything else, for a stream that was deleted and made anew too.
 #[must_use]
-pub fn message_id(from: Provenance<'_>, position: &str) -> String {
-    let life = life(from.event);
-    let mut text = format!(
-        "{}\0{}\0{}\0{life}\0{}\0{}\0{position}",
-        from.origin.stream,
-        from.origin.created.unix_timestamp_nanos(),
-        from.event.id.sequence,
-        from.name,
-        from.binding,
-    );
+pub fn message_id(from: Provenance<'_>, position: impl Display) -> String {
+    let (stream, created) = (&from.origin.stream, from.origin.created.unix_timestamp_nanos());
+    let (life, sequence) = (life(from.event), from.event.id.sequence);
+    let mut text = String::with_capacity(256);
+    // A text takes everything.
+    write!(
+        text,
+        "{stream}\0{created}\0{sequence}\0{life}\0{}\0{}\0{position}",
+        from.name, from.binding,
+    )
+    .unwrap_or_default();
     if let Some(replay) = from.replay {
         text.push('\0');
         text.push_str(replay);

@@ -74,7 +74,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             Letters::WithoutPayload(message) => (false, message),
         };
         for (name, value) in trace.iter() {
-            message.headers.append(name, value);
+            message.headers.append(name.to_owned(), value);
         }
         let mut pause = Duration::from_millis(200);
         while let Err(err) = self.sink.publish(message.clone()).await {

@@ -1,14 +1,16 @@
 //! From pulled events to calls: lanes, batches, and the tasks that carry them out.
 
 use std::{
+    future::poll_fn,
     sync::{Arc, atomic::Ordering},
+    task::Poll,
     time::Duration,
 };
 
 use futures_util::{FutureExt as _, future::join_all};
 use prometheus::IntGauge;
 use tokio::{
-    task::{JoinError, JoinSet, unconstrained},
+    task::{JoinSet, unconstrained},
     time::{Instant, sleep_until},
 };
 use tokio_util::sync::{CancellationToken, ReusableBoxFuture};
@@ -16,6 +18,7 @@ use tracing::{debug, error};
 
 use super::{
     Binding,
+    beside::Beside,
     hold::Held,
     lanes::Lanes,
     pace::Pace,
@@ -93,7 +96,8 @@ pub(super) struct Intake<K, L, C> {
     /// What a drain has met in wait for its next try: it goes back, with what waits behind it.
     resting: Vec<Box<Passage<C>>>,
     tasks: JoinSet<Left<C>>,
-    /// Tasks that are calls; the others wait.
+    beside: Beside<Left<C>>,
+    /// Those under way that are calls; the others wait.
     calls: usize,
     /// The binding stops in place: nothing begins any more.
     stopped: bool,
@@ -125,6 +129,7 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
             resting: Vec::new(),
             run: Arc::new(run),
             tasks: JoinSet::new(),
+            beside: Beside::new(),
             calls: 0,
             stopped: false,
             pace: Pace::default(),
@@ -206,14 +211,19 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
             }
             None => ReusableBoxFuture::new(invocation),
         };
-        // What ends without waiting needs no task. Unconstrained, because one pull brings more
-        // events than a task's budget has steps, and would move the rest to tasks for no reason.
-        if self.pace.is_quick() && unconstrained(&mut invocation).now_or_never().is_some() {
-            self.spare = Some(invocation);
+        if !self.pace.is_quick() {
+            self.calls += 1;
+            self.tasks.spawn(invocation);
             return;
         }
-        self.calls += 1;
-        self.tasks.spawn(invocation);
+        // What ends without waiting leaves its box to the next. Unconstrained, because one pull brings
+        // more events than a task's budget has steps, which would all have to wait for no reason.
+        if unconstrained(&mut invocation).now_or_never().is_some() {
+            self.spare = Some(invocation);
+        } else {
+            self.calls += 1;
+            self.beside.push(invocation);
+        }
     }
 
     fn queue(&mut self, delivery: Delivery<C>) {
@@ -276,30 +286,50 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
         self.stopped
     }
 
-    /// The next task that ends; `None` while there is none.
-    pub(super) async fn next_end(&mut self) -> Option<Result<Left<C>, JoinError>> {
-        self.tasks.join_next().await
+    /// What the next one that ends has left to do, or says when it panics; `None` while nothing is under
+    /// way.
+    pub(super) async fn next_end(&mut self) -> Option<Result<Left<C>, String>> {
+        poll_fn(|context| {
+            if let Poll::Ready(Some(ended)) = self.beside.poll_next(context) {
+                return Poll::Ready(Some(ended));
+            }
+            match self.tasks.poll_join_next(context) {
+                Poll::Ready(Some(ended)) => Poll::Ready(Some(ended.map_err(|err| err.to_string()))),
+                Poll::Ready(None) if self.beside.is_empty() => Poll::Ready(None),
+                _ => Poll::Pending,
+            }
+        })
+        .await
     }
 
-    /// Takes up what ended tasks have left to do.
+    fn is_idle(&self) -> bool {
+        self.tasks.is_empty() && self.beside.is_empty()
+    }
+
+    /// Takes up what those that ended have left to do.
     ///
     /// # Errors
-    /// When a task broke off and the turn of its key is lost.
-    pub(super) fn absorb(&mut self, ended: Result<Left<C>, JoinError>) -> Result<(), SourceError> {
+    /// When one broke off and the turn of its key is lost.
+    pub(super) fn absorb(&mut self, ended: Result<Left<C>, String>) -> Result<(), SourceError> {
         let mut next = Some(ended);
         while let Some(ended) = next {
             match ended {
                 Ok(left) => self.go_on(left),
-                Err(err) if err.is_panic() => {
-                    error!(%err, "an invocation panicked inside Pelton; its event will be delivered again");
+                Err(panic) => {
+                    error!(
+                        panic,
+                        "an invocation panicked inside Pelton; its event will be delivered again"
+                    );
                     self.calls = self.calls.saturating_sub(1);
                     if self.is_ordered() {
                         return Err(SourceError::Refused("an invocation panicked".to_owned()));
                     }
                 }
-                Err(_) => {}
             }
-            next = self.tasks.try_join_next();
+            next = self.next_end().now_or_never().flatten();
+        }
+        if self.beside.was_slow() {
+            self.pace = Pace::slow();
         }
         self.show_lanes();
         self.dispatch();
@@ -350,7 +380,7 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
         let closing = self.run.closing.clone();
         loop {
             let due = self.due();
-            if due.is_none() && self.tasks.is_empty() {
+            if due.is_none() && self.is_idle() {
                 break;
             }
             tokio::select! {
@@ -360,7 +390,7 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
                 }
                 () = closing.cancelled(), if due.is_some() => {}
                 () = &mut abandoned => {
-                    debug!(left = self.tasks.len(), "events are left to be delivered again");
+                    debug!("events are left to be delivered again");
                     return self.abandon().await;
                 }
             }
@@ -385,6 +415,7 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
     /// Drops everything, to be delivered again.
     pub(super) async fn abandon(mut self) {
         self.tasks.shutdown().await;
+        self.beside.clear();
         drop(self.waiting());
         self.binding.all_metrics.step(|| {
             let held = &self.run.held;

@@ -15,6 +15,11 @@ pub(super) struct Pace {
 }
 
 impl Pace {
+    /// As after a pull that took too long.
+    pub(super) const fn slow() -> Self {
+        Self { slow_for: REPRIEVE }
+    }
+
     pub(super) const fn is_quick(self) -> bool {
         self.slow_for == 0
     }

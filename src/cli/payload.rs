@@ -31,7 +31,7 @@ pub(super) fn headers(written: &[String]) -> Result<Headers, Failure> {
         let (name, value) = text
             .split_once(':')
             .ok_or_else(|| Failure::Usage(format!("header `{text}`: write it as `name: value`")))?;
-        headers.append(name.trim(), value.trim());
+        headers.append(name.trim().to_owned(), value.trim());
     }
     Ok(headers)
 }

@@ -10,6 +10,16 @@ use crate::{
     source::Origin,
 };
 
+/// Names that every output has, and that are not made anew for each.
+static KNOWN: [HeaderName; 6] = [
+    HeaderName::from_static("ce-specversion"),
+    HeaderName::from_static("ce-id"),
+    HeaderName::from_static("ce-source"),
+    HeaderName::from_static("ce-type"),
+    HeaderName::from_static("ce-time"),
+    HeaderName::from_static("ce-datacontenttype"),
+];
+
 /// The event in a delivered message.
 pub(super) fn event(message: Message, reply: Reply, origin: &Origin) -> Event {
     Event {
@@ -38,8 +48,13 @@ pub(super) fn headers(map: &HeaderMap) -> Headers {
 pub(super) fn header_map(headers: &Headers) -> Result<HeaderMap, String> {
     let mut map = HeaderMap::new();
     for (name, value) in headers.iter() {
-        let key: HeaderName =
-            name.parse().map_err(|_| format!("`{}` is no header name", name.escape_debug()))?;
+        let known = KNOWN.iter().find(|known| AsRef::<str>::as_ref(*known) == name).cloned();
+        let key: HeaderName = match known {
+            Some(known) => known,
+            None => {
+                name.parse().map_err(|_| format!("`{}` is no header name", name.escape_debug()))?
+            }
+        };
         let value: HeaderValue = value
             .parse()
             .map_err(|_| format!("the value of header `{name}` contains a line break"))?;

@@ -57,7 +57,7 @@ pub(super) fn of_batch(events: &NonEmpty<Event>, spec: &Http) -> Request<Full<By
         }
         for (name, value) in traces {
             if let Some(value) = value {
-                event.headers.set_default(&format!("ce-{name}"), value);
+                event.headers.set_default(format!("ce-{name}"), value);
             }
         }
         body.extend(cloudevents::structured(&event));

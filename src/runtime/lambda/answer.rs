@@ -133,7 +133,9 @@ fn outgoing(output: Output<'_>) -> Result<Outgoing, Fault> {
     for (name, values) in output.headers {
         match values {
             Values::One(value) => headers.append(name, value),
-            Values::Many(values) => values.into_iter().for_each(|v| headers.append(&*name, v)),
+            Values::Many(values) => {
+                values.into_iter().for_each(|v| headers.append(name.clone(), v))
+            }
         }
     }
     if let Some(kind) = output.content_type {

@@ -131,14 +131,18 @@ impl Streams {
 
     /// Everything a stream holds, in order, and when each was stored.
     pub(crate) async fn read_timed(&self, stream: &str) -> Vec<(Message, OffsetDateTime)> {
-        let stream = self.js.get_stream(stream).await.expect("the stream exists");
-        let count = usize::try_from(stream.cached_info().state.messages).expect("a count");
         let config = pull::Config {
             deliver_policy: DeliverPolicy::All,
             ack_policy: AckPolicy::None,
             ..pull::Config::default()
         };
-        let consumer = stream.create_consumer(config).await.expect("a consumer to read with");
+        // A cluster that just lost a node may take its time to answer.
+        let (count, consumer) = eventually("a consumer to read with", async || {
+            let stream = self.js.get_stream(stream).await.ok()?;
+            let count = usize::try_from(stream.cached_info().state.messages).ok()?;
+            Some((count, stream.create_consumer(config.clone()).await.ok()?))
+        })
+        .await;
         let mut all = Vec::with_capacity(count);
         while all.len() < count {
             let batch = consumer.batch().max_messages(500).expires(Duration::from_secs(2));
