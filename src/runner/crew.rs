@@ -52,9 +52,10 @@ pub(super) struct Changes {
 impl Makeup {
     /// Those of a manifest, by the names of its bindings.
     pub(super) fn all(manifest: &Manifest) -> BTreeMap<String, Self> {
+        let sources = manifest.sources();
         let makeup = |binding: &Binding| {
             let function = manifest.functions.get(&binding.function)?.clone();
-            let content = contents(&manifest.sources(&function));
+            let content = contents(sources.get(function.name.as_str()).into_iter().flatten());
             Some((binding.name.clone(), Self { binding: binding.clone(), function, content }))
         };
         manifest.bindings.iter().filter_map(makeup).collect()
@@ -69,7 +70,7 @@ impl Makeup {
     }
 }
 
-fn contents(files: &[PathBuf]) -> u64 {
+fn contents<'a>(files: impl Iterator<Item = &'a PathBuf>) -> u64 {
     let mut hasher = DefaultHasher::new();
     for file in files {
         (file, std::fs::read(file).ok()).hash(&mut hasher);
@@ -117,17 +118,11 @@ impl Crew {
         (paused, shutdown): (&Paused, &Shutdown),
         patience: Duration,
     ) {
-        let ended = changes.ended().into_iter().filter_map(|name| self.0.remove(name));
-        let ended: Vec<Member> = ended.collect();
         let mut begun: BTreeMap<String, _> =
             begun.into_iter().map(|next| (next.0.binding.name.clone(), next)).collect();
-        let turns: Vec<_> = ended
-            .into_iter()
-            .map(|member| {
-                let next = begun.remove(&member.makeup.binding.name);
-                (member, next)
-            })
-            .collect();
+        let ended = changes.ended().into_iter();
+        let turns = ended.filter_map(|name| Some((self.0.remove(name)?, begun.remove(name))));
+        let turns: Vec<_> = turns.collect();
         self.start(begun.into_values().collect(), paused, shutdown);
         let turns = turns.into_iter().map(async |(member, next)| {
             member.drain(patience).await;

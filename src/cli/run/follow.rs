@@ -101,9 +101,8 @@ impl Followed {
             let found = fs::metadata(&place).ok()?;
             Some((place, found.modified().ok()?, found.len(), found.ino()))
         };
-        let sources = self.manifest.iter().flat_map(|manifest| {
-            manifest.functions.values().flat_map(|function| manifest.sources(function))
-        });
+        let sources = self.manifest.iter().flat_map(|manifest| manifest.sources().into_values());
+        let sources = sources.flatten();
         let paths = sources.chain([self.file.clone()]);
         paths.map(|path| (path.clone(), look(&path))).collect()
     }
