@@ -18,6 +18,7 @@ pub mod nats;
 pub mod observer;
 pub mod outputs;
 pub mod ownership;
+mod panics;
 pub mod partition;
 pub mod redrive;
 pub mod replay;

@@ -2,7 +2,6 @@
 //! what they then have to say goes out together.
 
 use std::{
-    any::Any,
     panic::AssertUnwindSafe,
     task::{Context, Poll},
     time::Duration,
@@ -11,6 +10,8 @@ use std::{
 use futures_util::{FutureExt as _, StreamExt as _, future::CatchUnwind, stream::FuturesUnordered};
 use tokio::time::Instant;
 use tokio_util::sync::ReusableBoxFuture;
+
+use crate::panics;
 
 /// A function that computes for longer than this between two waits would hold up all others.
 const QUICK: Duration = Duration::from_micros(50);
@@ -65,11 +66,8 @@ impl<T> Beside<T> {
         let polled = self.invocations.poll_next_unpin(context);
         self.steps += 1;
         self.spent += begun.elapsed();
-        polled.map(|ended| ended.map(|ended| ended.map_err(|panic| words(&*panic))))
+        polled.map(|ended| {
+            ended.map(|ended| ended.map_err(|panic| panics::message(&*panic).to_owned()))
+        })
     }
-}
-
-fn words(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic").to_owned()
 }

@@ -1,8 +1,7 @@
 //! Functions that are compiled in.
 
 use std::{
-    any::Any, collections::HashMap, fmt, future::Future, panic::AssertUnwindSafe, sync::Arc,
-    time::Duration,
+    collections::HashMap, fmt, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration,
 };
 
 use futures_util::FutureExt;
@@ -11,6 +10,7 @@ use serde_json::Value;
 use crate::{
     event::{Event, Outgoing, State, Verdict},
     handler::{BoxFuture, Call, Fault, Handler, Reply},
+    panics,
 };
 
 /// The compiled-in functions of a program, by name.
@@ -180,12 +180,7 @@ async fn guarded(
 ) -> Result<Reply, Fault> {
     match tokio::time::timeout(timeout, AssertUnwindSafe(run).catch_unwind()).await {
         Ok(Ok(reply)) => Ok(reply),
-        Ok(Err(panic)) => Err(Fault::Crash(format!("panicked: {}", message(&*panic)))),
+        Ok(Err(panic)) => Err(Fault::Crash(format!("panicked: {}", panics::message(&*panic)))),
         Err(_) => Err(Fault::Timeout(timeout)),
     }
-}
-
-fn message(panic: &(dyn Any + Send)) -> &str {
-    let text = panic.downcast_ref::<&str>().copied();
-    text.or_else(|| panic.downcast_ref::<String>().map(String::as_str)).unwrap_or("not with words")
 }
