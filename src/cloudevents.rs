@@ -24,7 +24,7 @@ const ENCODE: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
 /// Encodes a header value.
 #[must_use]
 pub fn encode(value: &str) -> String {
-    utf8_percent_encode(value, ENCODE).to_string()
+    Cow::from(utf8_percent_encode(value, ENCODE)).into_owned()
 }
 
 /// The event as a function should see it: attributes decoded, a structured event unpacked.

@@ -165,13 +165,12 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
     }
 
     pub(super) fn take(&mut self, deliveries: Vec<Delivery<C>>) {
-        let (count, begun) = (deliveries.len(), Instant::now());
         self.receive(&deliveries);
+        self.pace.pulled();
         if self.is_plain() {
             for delivery in deliveries {
                 self.begin(Passage::new(delivery, None, &self.run.held));
             }
-            self.pace = self.pace.after(begun.elapsed(), count);
             return;
         }
         for delivery in deliveries {
@@ -204,25 +203,30 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
     /// Starts an event that waits for no other.
     fn begin(&mut self, passage: Box<Passage<C>>) {
         let invocation = Arc::clone(&self.binding).handle(passage, Arc::clone(&self.run));
-        let mut invocation = match self.spare.take() {
-            Some(mut spare) => {
-                spare.set(invocation);
-                spare
-            }
-            None => ReusableBoxFuture::new(invocation),
-        };
+        self.call(invocation);
+    }
+
+    fn call(&mut self, call: impl Future<Output = Left<C>> + Send + 'static) {
+        self.calls += 1;
         if !self.pace.is_quick() {
-            self.calls += 1;
-            self.tasks.spawn(invocation);
+            self.tasks.spawn(call);
             return;
         }
+        let mut call = match self.spare.take() {
+            Some(mut spare) => {
+                spare.set(call);
+                spare
+            }
+            None => ReusableBoxFuture::new(call),
+        };
         // What ends without waiting leaves its box to the next. Unconstrained, because one pull brings
         // more events than a task's budget has steps, which would all have to wait for no reason.
-        if unconstrained(&mut invocation).now_or_never().is_some() {
-            self.spare = Some(invocation);
-        } else {
-            self.calls += 1;
-            self.beside.push(invocation);
+        match self.pace.step(|| unconstrained(&mut call).now_or_never()) {
+            Some(left) => {
+                self.spare = Some(call);
+                self.go_on(left);
+            }
+            None => self.beside.push(call),
         }
     }
 
@@ -267,9 +271,7 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
         while self.due().is_some_and(|due| due <= Instant::now()) {
             let mut passages = self.ready.take();
             self.pace_calls(&mut passages);
-            let (binding, run) = (Arc::clone(&self.binding), Arc::clone(&self.run));
-            self.calls += 1;
-            self.tasks.spawn(binding.take_turn(passages, run));
+            self.call(Arc::clone(&self.binding).take_turn(passages, Arc::clone(&self.run)));
         }
     }
 
@@ -290,7 +292,8 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
     /// way.
     pub(super) async fn next_end(&mut self) -> Option<Result<Left<C>, String>> {
         poll_fn(|context| {
-            if let Poll::Ready(Some(ended)) = self.beside.poll_next(context) {
+            let Self { beside, pace, .. } = self;
+            if let Poll::Ready(Some(ended)) = pace.step(|| beside.poll_next(context)) {
                 return Poll::Ready(Some(ended));
             }
             match self.tasks.poll_join_next(context) {
@@ -327,9 +330,6 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
                 }
             }
             next = self.next_end().now_or_never().flatten();
-        }
-        if self.beside.was_slow() {
-            self.pace = Pace::slow();
         }
         self.show_lanes();
         self.dispatch();

@@ -233,6 +233,9 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
         passage: &Passage<C>,
     ) -> Result<(), PublishError> {
         let (trace, event) = (&passage.trace, &passage.event);
+        if messages.is_empty() {
+            return Ok(());
+        }
         let store = async |mut message: Publish| {
             let started = Instant::now();
             let mut publishing = trace.publish(&mut message, event);
@@ -248,7 +251,13 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             }
             stored
         };
-        join_all(messages.into_iter().map(store)).await.into_iter().try_for_each(|r| r.map(drop))
+        match <[Publish; 1]>::try_from(messages) {
+            Ok([message]) => Box::pin(store(message)).await.map(drop),
+            Err(messages) => {
+                let stored = join_all(messages.into_iter().map(store)).await;
+                stored.into_iter().try_for_each(|stored| stored.map(drop))
+            }
+        }
     }
 
     fn tell(&self, event: &Event, end: Settled) {

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use async_nats::{
+    HeaderMap, Request, RequestError, RequestErrorKind,
     header::NATS_MESSAGE_ID,
-    jetstream::{
-        self, ErrorCode,
-        context::{GetStreamByNameErrorKind, PublishErrorKind},
-        message::PublishMessage,
-    },
+    jetstream::{self, ErrorCode, context::GetStreamByNameErrorKind},
 };
+use serde::Deserialize;
+use thiserror::Error;
+use tokio::time::timeout;
 use tracing::warn;
 
 use super::{connect::Connection, message};
@@ -38,6 +38,30 @@ impl NatsSink {
     }
 }
 
+/// What the server says of a message that it was sent (`PubAck`).
+#[derive(Deserialize)]
+struct PubAck {
+    seq: Option<u64>,
+    #[serde(default)]
+    duplicate: bool,
+    error: Option<jetstream::Error>,
+}
+
+/// Why a message was not stored this time.
+#[derive(Debug, Error)]
+enum Failure {
+    #[error("{0}")]
+    Request(#[from] RequestError),
+    #[error("{0}")]
+    Refused(jetstream::Error),
+    #[error("the answer is no PubAck: {0}")]
+    Answer(String),
+    #[error("no PubAck within {} s", ACK_WAIT.as_secs())]
+    Late,
+    #[error("the connection was lost")]
+    Lost,
+}
+
 impl Sink for NatsSink {
     async fn publish(&self, publish: Publish) -> Result<Stored, PublishError> {
         let mut pause = PAUSE_MIN;
@@ -45,11 +69,9 @@ impl Sink for NatsSink {
             let mut headers =
                 message::header_map(&publish.headers).map_err(PublishError::Refused)?;
             headers.insert(NATS_MESSAGE_ID, publish.id.as_str());
-            let message = PublishMessage::build().payload(publish.data.clone()).headers(headers);
-            let failure = match self.store(&publish.subject, message).await {
-                Ok(ack) if ack.duplicate => return Ok(Stored::Duplicate),
-                Ok(_) => return Ok(Stored::New),
-                Err(err) => err,
+            let failure = match self.store(&publish, headers).await {
+                Ok(stored) => return Ok(stored),
+                Err(failure) => failure,
             };
             if let Some(permanent) = self.judge(&failure, &publish).await {
                 return Err(permanent);
@@ -66,39 +88,41 @@ impl Sink for NatsSink {
 }
 
 impl NatsSink {
-    async fn store(
-        &self,
-        subject: &str,
-        message: PublishMessage,
-    ) -> Result<jetstream::publish::PublishAck, jetstream::context::PublishError> {
-        let sent = self.0.context.send_publish(subject.to_owned(), message).await?;
-        match tokio::time::timeout(ACK_WAIT, self.0.answered(sent.into_future())).await {
-            Ok(Some(answer)) => answer,
-            Ok(None) => Err(PublishErrorKind::BrokenPipe.into()),
-            Err(_) => Err(PublishErrorKind::TimedOut.into()),
+    async fn store(&self, publish: &Publish, headers: HeaderMap) -> Result<Stored, Failure> {
+        let request = Request::new().headers(headers).payload(publish.data.clone()).timeout(None);
+        let answer = self.0.client.send_request(publish.subject.clone(), request);
+        let answer = timeout(ACK_WAIT, self.0.answered(answer)).await;
+        let answer = answer.map_err(|_| Failure::Late)?.ok_or(Failure::Lost)??;
+        let answer = serde_json::from_slice(&answer.payload);
+        match answer.map_err(|err| Failure::Answer(err.to_string()))? {
+            PubAck { error: Some(error), .. } => Err(Failure::Refused(error)),
+            PubAck { seq: None, .. } => Err(Failure::Answer("it has no `seq`".to_owned())),
+            PubAck { duplicate: true, .. } => Ok(Stored::Duplicate),
+            PubAck { .. } => Ok(Stored::New),
         }
     }
 
     /// The error to give up with, or `None` when another try may succeed.
-    async fn judge(
-        &self,
-        failure: &jetstream::context::PublishError,
-        publish: &Publish,
-    ) -> Option<PublishError> {
-        match failure.kind() {
-            PublishErrorKind::MaxPayloadExceeded => Some(PublishError::TooLarge {
+    async fn judge(&self, failure: &Failure, publish: &Publish) -> Option<PublishError> {
+        let kind = match failure {
+            Failure::Refused(error) => return refusal(error),
+            Failure::Late => RequestErrorKind::TimedOut,
+            Failure::Request(err) => err.kind(),
+            Failure::Answer(_) | Failure::Lost => return None,
+        };
+        match kind {
+            RequestErrorKind::MaxPayloadExceeded => Some(PublishError::TooLarge {
                 size: publish.data.len() + publish.headers.wire_len().max(12) - 12 + ID_HEADER_LEN,
                 max: self.max_payload(),
             }),
             // Also what a stream without a leader looks like: only its absence is final.
-            PublishErrorKind::StreamNotFound => self.missing(&publish.subject).await,
-            PublishErrorKind::TimedOut if self.0.may_not_publish(&publish.subject) => {
+            RequestErrorKind::NoResponders => self.missing(&publish.subject).await,
+            RequestErrorKind::TimedOut if self.0.may_not_publish(&publish.subject) => {
                 Some(PublishError::Refused(format!(
                     "NATS permissions do not allow to publish on `{}`",
                     publish.subject
                 )))
             }
-            PublishErrorKind::Other => refusal(failure),
             _ => None,
         }
     }
@@ -113,12 +137,10 @@ impl NatsSink {
     }
 }
 
-fn refusal(failure: &jetstream::context::PublishError) -> Option<PublishError> {
-    let source = std::error::Error::source(failure)?;
-    let answer = source.downcast_ref::<jetstream::Error>()?;
+fn refusal(error: &jetstream::Error) -> Option<PublishError> {
     // No room, in a stream, an account or a server, is the server's trouble: somebody makes room.
-    let passing = matches!(answer.code(), 408 | 429 | 500..=599)
-        || answer.error_code() == ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
-        || answer.error_code() == ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT;
-    (!passing).then(|| PublishError::Refused(answer.to_string()))
+    let passing = matches!(error.code(), 408 | 429 | 500..=599)
+        || error.error_code() == ErrorCode::ACCOUNT_RESOURCES_EXCEEDED
+        || error.error_code() == ErrorCode::STREAM_DUPLICATE_MESSAGE_CONFLICT;
+    (!passing).then(|| PublishError::Refused(error.to_string()))
 }

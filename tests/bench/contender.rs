@@ -20,6 +20,8 @@ use super::{
 pub(crate) enum Kind {
     /// The loop that the client's documentation shows, in Rust.
     Bare,
+    /// The same, with outputs that have the id and the attributes of Pelton's: what these cost the server.
+    BareAlike,
     /// Pelton with a function that is compiled in.
     Native,
     /// Pelton's program with a function in that runtime.
@@ -53,6 +55,7 @@ impl Kind {
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Bare => "bare",
+            Self::BareAlike => "bare, ids",
             Self::Native => "native",
             Self::Python => "python",
             Self::Node => "node",
@@ -138,7 +141,7 @@ impl Bench {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
         let manifest = self.site.path(&format!("{run}.yaml"));
         let mut command = match kind {
-            Kind::Bare | Kind::Native => {
+            Kind::Bare | Kind::BareAlike | Kind::Native => {
                 let mut command = Command::new(env::current_exe().expect("this program"));
                 command.env("CONTENDER", kind.name()).env("MANIFEST", manifest);
                 command

@@ -5,6 +5,7 @@ use std::{env, time::Duration};
 use async_nats::jetstream::{
     self, Context, Message,
     consumer::{PullConsumer, pull::Stream},
+    message::PublishMessage,
 };
 use futures_util::StreamExt;
 use tokio::task::JoinSet;
@@ -18,8 +19,8 @@ const IN_FLIGHT: usize = 512;
 /// and breaks it off, with large events in all of a pull.
 const BATCH_BYTES: usize = 32 << 20;
 
-/// Works on the consumers that the environment names, for ever.
-pub(crate) async fn run() {
+/// Works on the consumers that the environment names, for ever; `alike`: with outputs like Pelton's.
+pub(crate) async fn run(alike: bool) {
     let var = |name| env::var(name).expect("it is set by the bench");
     let client = async_nats::connect(var("NATS_URL")).await.expect("the loop connects");
     let js = jetstream::new(client);
@@ -30,12 +31,12 @@ pub(crate) async fn run() {
         let consumer: PullConsumer = stream.get_consumer(durable).await.expect("the consumer");
         let messages = consumer.stream().max_bytes_per_batch(BATCH_BYTES).messages().await;
         let messages = messages.expect("messages flow");
-        loops.spawn(go_on(work, messages, js.clone()));
+        loops.spawn(go_on(work, messages, js.clone(), alike));
     }
     loops.join_all().await;
 }
 
-async fn go_on(work: Work, mut messages: Stream, js: Context) {
+async fn go_on(work: Work, mut messages: Stream, js: Context, alike: bool) {
     match work {
         // One after another is in order, too.
         Work::Consume | Work::Ordered => {
@@ -65,7 +66,9 @@ async fn go_on(work: Work, mut messages: Stream, js: Context) {
                     Work::Stamp => stamp(&message.payload),
                     _ => message.payload.clone(),
                 };
-                let sent = js.publish("out.event", data).await.expect("it is sent");
+                let output = PublishMessage::build().payload(data);
+                let output = if alike { described(output, &message) } else { output };
+                let sent = js.send_publish("out.event", output).await.expect("it is sent");
                 sent.await.expect("it is stored");
                 message.ack().await.expect("it is acknowledged");
             };
@@ -73,4 +76,17 @@ async fn go_on(work: Work, mut messages: Stream, js: Context) {
             messages.for_each_concurrent(IN_FLIGHT, pass).await;
         }
     }
+}
+
+/// As long as what Pelton gives its outputs.
+fn described(output: PublishMessage, input: &Message) -> PublishMessage {
+    let sequence = input.info().expect("a delivery").stream_sequence;
+    let id = format!("{sequence:032x}");
+    output
+        .header("ce-specversion", "1.0")
+        .header("ce-id", id.as_str())
+        .header("ce-source", "pelton://bench/f0")
+        .header("ce-type", "out.event")
+        .header("ce-time", "2026-01-01T00:00:00.000000001Z")
+        .message_id(id)
 }

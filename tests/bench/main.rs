@@ -50,12 +50,18 @@ use pelton::runtime::launch;
 
 use self::{bench::Bench, figures::Scale};
 
+// What the program has, for the bare loop as well: it is faster with it, too.
+#[cfg(feature = "mimalloc")]
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     // Workers of functions are started by executing this program once more.
     launch::intercept();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     match env::var("CONTENDER").as_deref() {
-        Ok("bare") => runtime.block_on(loops::run()),
+        Ok("bare") => runtime.block_on(loops::run(false)),
+        Ok("bare, ids") => runtime.block_on(loops::run(true)),
         Ok("native") => runtime.block_on(native::run()),
         _ => runtime.block_on(measure()),
     }

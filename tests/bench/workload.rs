@@ -53,7 +53,7 @@ const STREAMS: [(&str, &str, usize); 3] =
 /// The peers in their best setting: FastStream as `peers/subscriber.py` says, nats.js with a thousand
 /// messages under way; both also in as many processes as Pelton starts workers on two cores.
 pub(crate) fn all() -> Vec<Workload> {
-    use Kind::{Bare, FastStream, Native, NatsJs, Node, Python, Wasm};
+    use Kind::{Bare, BareAlike, FastStream, Native, NatsJs, Node, Python, Wasm};
     let one = Contender::one;
     let many = |kind, processes| Contender { kind, processes };
     let ours = [one(Bare), one(Native), one(Python), one(Node), one(Wasm)];
@@ -75,7 +75,11 @@ pub(crate) fn all() -> Vec<Workload> {
             stream: "ECHO",
             subject: "echo",
             binding: "concurrency: 512, publish: out.event",
-            ..base("transform", Work::Transform, ours_and(&peers))
+            ..base(
+                "transform",
+                Work::Transform,
+                [&ours[..1], &[one(BareAlike)], &ours[1..], &peers].concat(),
+            )
         },
         Workload { bindings: 3, ..base("fan-out", Work::Consume, ours_and(&[])) },
         Workload {
@@ -138,7 +142,7 @@ pub(crate) async fn run(workloads: &[Workload], scale: Scale) {
 fn quick(workload: &Workload) -> Vec<Contender> {
     let peers = matches!(workload.name, "consume" | "transform");
     let chosen = |one: &&Contender| match one.kind {
-        Kind::Bare | Kind::Native => true,
+        Kind::Bare | Kind::BareAlike | Kind::Native => true,
         Kind::Python => one.processes == 1,
         _ => peers && one.processes == 1,
     };

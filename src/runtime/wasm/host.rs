@@ -30,6 +30,8 @@ const INSTANCE_SIZE_MAX: usize = 4 << 20;
 /// Resetting this much of a memory by copying beats giving it back to the kernel, where the kernel
 /// can tell which pages were written.
 const MEMORY_KEPT: usize = 1 << 20;
+/// Tables are small: without this each instance costs a page that is given back and taken again.
+const TABLE_KEPT: usize = 64 << 10;
 const STACK_KEPT: usize = 64 << 10;
 const WASM_STACK: usize = 512 << 10;
 const STACK: usize = 1 << 20;
@@ -113,6 +115,7 @@ fn pool() -> InstanceAllocationStrategy {
         .max_component_instance_size(INSTANCE_SIZE_MAX)
         .max_core_instance_size(INSTANCE_SIZE_MAX)
         .linear_memory_keep_resident(MEMORY_KEPT)
+        .table_keep_resident(TABLE_KEPT)
         .async_stack_keep_resident(STACK_KEPT)
         .pagemap_scan(Enabled::Auto);
     InstanceAllocationStrategy::Pooling(pool)
