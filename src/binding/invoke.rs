@@ -11,7 +11,7 @@ use tracing::{Instrument as _, debug_span, field, warn};
 use super::{
     Binding,
     intake::Run,
-    passage::{Entry, Left, Passage},
+    passage::{Left, Passage},
 };
 use crate::{
     cloudevents,
@@ -108,8 +108,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
         admission: Admission,
         run: &Run,
     ) -> (Ended, Told) {
-        let started = Instant::now();
-        let end = match admission {
+        let (end, took) = match admission {
             Admission::Run => self.invoke(passage, Company::Shared, run).await,
             Admission::Apart => self.invoke(passage, Company::Apart, run).await,
             Admission::Quarantine => Box::pin(self.invoke_in_quarantine(passage, run)).await,
@@ -119,7 +118,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             Admission::Parked => return self.not_run(passage, Ended::Parked),
             Admission::Deferred(due) => return self.not_run(passage, Ended::Deferred(due)),
         };
-        self.ended(passage, end, started.elapsed())
+        self.ended(passage, end, took)
     }
 
     /// Counts an invocation that has ended.
@@ -171,18 +170,24 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
         (ended, told)
     }
 
-    async fn invoke<C: Lease>(&self, passage: &mut Passage<C>, company: Company, run: &Run) -> End {
+    /// Calls the function; says how that ended and how long the function took.
+    async fn invoke<C: Lease>(
+        &self,
+        passage: &mut Passage<C>,
+        company: Company,
+        run: &Run,
+    ) -> (End, Duration) {
         let invoking = async {
             if !passage.uses_turn() && !self.turn(run).await {
-                return End::Cancelled;
+                return (End::Cancelled, Duration::ZERO);
             }
             let event = match self.begin(passage) {
                 Ok(event) => event,
-                Err(end) => return end,
+                Err(end) => return (end, Duration::ZERO),
             };
             let state = match self.look_up(passage).await {
                 Ok(state) => state,
-                Err(end) => return end,
+                Err(end) => return (end, Duration::ZERO),
             };
             let started = Instant::now();
             let call = Call {
@@ -193,16 +198,18 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
                 company,
             };
             let answer = self.handler.call(call).await;
-            self.metrics.invocation_duration.observe(started.elapsed().as_secs_f64());
-            match answer {
+            let took = started.elapsed();
+            self.metrics.invocation_duration.observe(took.as_secs_f64());
+            let end = match answer {
                 Ok(reply) => self.understand(passage, reply),
                 Err(fault) => End::Fault(fault),
-            }
+            };
+            (end, took)
         };
         tokio::select! {
             biased;
-            end = invoking => end,
-            () = run.shutdown.abort.cancelled() => End::Cancelled,
+            ended = invoking => ended,
+            () = run.shutdown.abort.cancelled() => (End::Cancelled, Duration::ZERO),
         }
     }
 
@@ -226,7 +233,8 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             event.headers.retain(|name| !is_of_letters(name));
         }
         passage.trace.carry(&mut event.headers);
-        let waited = OffsetDateTime::now_utc() - event.time;
+        passage.called = OffsetDateTime::now_utc();
+        let waited = passage.called - event.time;
         self.metrics.queue_wait.observe(waited.as_seconds_f64().max(0.0));
         Ok(event)
     }
@@ -244,31 +252,35 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             return Err(End::Done(outputs));
         }
         let state = State(entry.kept.state.clone());
-        passage.state = Some(entry);
+        passage.state = Some(Box::new(entry));
         Ok(Some(state))
     }
 
     /// One suspect at a time, and on record before it starts: if this runner dies now, it is known
     /// which of the events that it held was running.
-    async fn invoke_in_quarantine<C: Lease>(&self, passage: &mut Passage<C>, run: &Run) -> End {
+    async fn invoke_in_quarantine<C: Lease>(
+        &self,
+        passage: &mut Passage<C>,
+        run: &Run,
+    ) -> (End, Duration) {
         passage.has_turn = false;
         let permit = tokio::select! {
             permit = self.quarantine.acquire() => permit,
-            () = run.closing.cancelled() => return End::Cancelled,
+            () = run.closing.cancelled() => return (End::Cancelled, Duration::ZERO),
         };
         let started = Record { started: Some(passage.delivered), ..passage.record.clone() };
         let (origin, sequence) = passage.place();
         self.ledger.write(origin, sequence, &started).await;
-        let end = self.invoke(passage, Company::Apart, run).await;
+        let ended = self.invoke(passage, Company::Apart, run).await;
         drop(permit);
-        end
+        ended
     }
 
     /// What the function's words mean for its binding.
     fn understand<C>(&self, passage: &mut Passage<C>, reply: Reply) -> End {
         let Reply { mut verdicts, state } = reply;
-        if let (Some(Entry { next, .. }), Some(State(state))) = (&mut passage.state, state) {
-            *next = Some(state);
+        if let (Some(entry), Some(State(state))) = (&mut passage.state, state) {
+            entry.next = Some(state);
         }
         match (verdicts.pop(), verdicts.is_empty()) {
             (Some(verdict), true) => self.mean(passage, verdict),

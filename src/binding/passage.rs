@@ -2,6 +2,8 @@
 
 use std::{sync::Arc, time::Duration};
 
+use time::OffsetDateTime;
+
 use super::hold::{Held, Slot};
 use crate::{
     event::Event,
@@ -27,7 +29,9 @@ pub(super) struct Passage<C> {
     /// A turn was taken for the call that it is to be in.
     pub(super) has_turn: bool,
     /// The state of its key, once it was read.
-    pub(super) state: Option<Entry>,
+    pub(super) state: Option<Box<Entry>>,
+    /// When its last call began; before that, when it was stored.
+    pub(super) called: OffsetDateTime,
     /// From the beginning of its call on.
     pub(super) trace: Trace,
     pub(super) lease: C,
@@ -48,7 +52,6 @@ impl<C> Passage<C> {
         let Delivery { event, origin, place, record, delivered, lease } = delivery;
         let slot = Slot::take(held, event.data.len());
         Box::new(Self {
-            event,
             origin,
             place,
             delivered,
@@ -58,6 +61,8 @@ impl<C> Passage<C> {
             behind: false,
             has_turn: false,
             state: None,
+            called: event.time,
+            event,
             trace: Trace::default(),
             lease,
             slot,

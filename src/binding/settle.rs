@@ -168,7 +168,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
         let recorded = forget.then(|| passage.place()).map(|(origin, n)| (origin.clone(), n));
         let place = self.place(&passage.event.id.stream);
         let settling = passage.trace.settle(word.word(), place);
-        let Passage { event, lease, mut slot, key, .. } = *passage;
+        let Passage { event, lease, mut slot, key, called, .. } = *passage;
         let released = say(lease, word, settling).await;
         self.all_metrics.step(|| {
             match &released {
@@ -186,7 +186,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
             Box::pin(self.ledger.forget(&origin, sequence)).await;
         }
         if end.ack == Ack::Done {
-            self.metrics.last_success.set(OffsetDateTime::now_utc().unix_timestamp());
+            self.metrics.last_success.set((called + end.told.took).unix_timestamp());
         }
         self.tell(&event, end);
         Left::settled(key)
@@ -223,7 +223,7 @@ impl<K: Sink + 'static, L: Ledger + 'static> Binding<K, L> {
         };
         let about = (&passage.event, &*passage.origin);
         let max = self.sink.max_payload();
-        Box::pin(store.write(key, entry, about, &settlement.publish, max)).await
+        Box::pin(store.write(key, *entry, about, &settlement.publish, max)).await
     }
 
     /// Stores every output and waits for every `PubAck`.

@@ -33,6 +33,8 @@ const EXPIRES: Duration = Duration::from_secs(3);
 const _: () = assert!(EXPIRES.as_secs() < GIVEN_BACK_FOR.as_secs());
 /// How long after that a pull counts as forgotten by the server.
 const GRACE: Duration = Duration::from_secs(3);
+/// How many deliveries are expected at once, at most.
+const MANY: usize = 64;
 /// What a message takes beyond headers and payload, generously.
 const ENVELOPE: usize = 64 * 1024;
 
@@ -214,7 +216,7 @@ impl NatsSource {
 
     /// Everything that has arrived by now, `first` included.
     fn collect(&mut self, first: Message) -> (Vec<Delivery<NatsLease>>, Option<Notice>) {
-        let mut deliveries = Vec::new();
+        let mut deliveries = Vec::with_capacity(self.credit.events.clamp(1, MANY));
         let mut next = Some(first);
         self.heard = Instant::now();
         while let Some(message) = next {

@@ -21,9 +21,8 @@ impl Reply {
     /// Reads a reply subject; `None` when it is none of a delivery.
     pub(super) fn parse(subject: &str) -> Option<Self> {
         let subject = subject.strip_prefix("$JS.ACK.")?;
-        let (mut tokens, mut count) = ([""; 8], 0);
-        // Of one character in brackets: the search for a bare one is made for long texts.
-        for token in subject.split(['.']) {
+        let (mut tokens, mut count) = ([&[][..]; 8], 0);
+        for token in subject.as_bytes().split(|byte| *byte == b'.') {
             if let Some(place) = tokens.get_mut(count) {
                 *place = token;
             }
@@ -35,16 +34,29 @@ impl Reply {
             9.. => [c, d, e, f],
             _ => return None,
         };
-        let [delivered, sequence, consumer_sequence, nanos] =
-            numbers.map(|n| n.parse::<u64>().ok());
-        let stored = OffsetDateTime::from_unix_timestamp_nanos(nanos?.into()).ok()?;
+        let [delivered, sequence, consumer_sequence, nanos] = numbers.map(number);
         Some(Self {
             delivered: delivered?,
             sequence: sequence?,
             consumer_sequence: consumer_sequence?,
-            stored,
+            stored: time(nanos?)?,
         })
     }
+}
+
+fn number(digits: &[u8]) -> Option<u64> {
+    let add = |number: u64, digit: &u8| {
+        let digit = digit.is_ascii_digit().then(|| u64::from(digit - b'0'))?;
+        number.checked_mul(10)?.checked_add(digit)
+    };
+    (!digits.is_empty()).then(|| digits.iter().try_fold(0, add))?
+}
+
+/// Of nanoseconds since 1970, without a division of 128 bits.
+fn time(nanos: u64) -> Option<OffsetDateTime> {
+    let seconds = i64::try_from(nanos / 1_000_000_000).ok()?;
+    let time = OffsetDateTime::from_unix_timestamp(seconds).ok()?;
+    time.replace_nanosecond(u32::try_from(nanos % 1_000_000_000).ok()?).ok()
 }
 
 #[cfg(test)]
@@ -65,5 +77,7 @@ mod tests {
         assert_eq!(Reply::parse(long), Some(expected));
         assert_eq!(Reply::parse("_INBOX.x"), None);
         assert_eq!(Reply::parse("$JS.ACK.a.b.c.d.e.f.g"), None);
+        assert_eq!(Reply::parse("$JS.ACK.a.b.1..1.1.1"), None);
+        assert_eq!(Reply::parse("$JS.ACK.a.b.1.18446744073709551616.1.1.1"), None);
     }
 }

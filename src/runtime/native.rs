@@ -1,11 +1,19 @@
 //! Functions that are compiled in.
 
 use std::{
-    collections::HashMap, fmt, future::Future, panic::AssertUnwindSafe, sync::Arc, time::Duration,
+    collections::HashMap,
+    fmt,
+    future::{Future, poll_fn},
+    panic::AssertUnwindSafe,
+    pin::pin,
+    sync::Arc,
+    task::Poll,
+    time::Duration,
 };
 
 use futures_util::FutureExt;
 use serde_json::Value;
+use tokio::time::{Instant, sleep_until};
 
 use crate::{
     event::{Event, Outgoing, State, Verdict},
@@ -173,14 +181,27 @@ where
 }
 
 /// In time, and with a panic as a crash. The closure itself may panic too, before there is a
-/// future; nothing of ours is left half done by either.
+/// future; nothing of ours is left half done by either. What ends without waiting needs no timer.
 async fn guarded(
     timeout: Duration,
     run: impl Future<Output = Reply> + Send,
 ) -> Result<Reply, Fault> {
-    match tokio::time::timeout(timeout, AssertUnwindSafe(run).catch_unwind()).await {
-        Ok(Ok(reply)) => Ok(reply),
-        Ok(Err(panic)) => Err(Fault::Crash(format!("panicked: {}", panics::message(&*panic)))),
-        Err(_) => Err(Fault::Timeout(timeout)),
+    let due = Instant::now() + timeout;
+    let mut run = pin!(AssertUnwindSafe(run).catch_unwind());
+    let mut timer = pin!(None);
+    let ended = poll_fn(|context| {
+        if let Poll::Ready(ended) = run.as_mut().poll(context) {
+            return Poll::Ready(Some(ended));
+        }
+        if timer.is_none() {
+            timer.set(Some(sleep_until(due)));
+        }
+        let timer = timer.as_mut().as_pin_mut();
+        timer.map_or(Poll::Pending, |timer| timer.poll(context)).map(|()| None)
+    });
+    match ended.await {
+        Some(Ok(reply)) => Ok(reply),
+        Some(Err(panic)) => Err(Fault::Crash(format!("panicked: {}", panics::message(&*panic)))),
+        None => Err(Fault::Timeout(timeout)),
     }
 }
