@@ -58,20 +58,22 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() {
     // Workers of functions are started by executing this program once more.
     launch::intercept();
+    let guards = env::var_os("GUARD").is_some();
+    if guards {
+        guard::keep_to_few_cores();
+    }
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
     match env::var("CONTENDER").as_deref() {
         Ok("bare") => runtime.block_on(loops::run(false)),
         Ok("bare, ids") => runtime.block_on(loops::run(true)),
         Ok("native") => runtime.block_on(native::run()),
+        _ if guards => runtime.block_on(guard::run()),
         _ => runtime.block_on(measure()),
     }
 }
 
 async fn measure() {
     let scale = Scale::from_env();
-    if env::var_os("GUARD").is_some() {
-        return guard::run().await;
-    }
     let only = env::var("ONLY").ok().filter(|only| !only.is_empty());
     let wanted = |part: &str| only.as_deref().is_none_or(|only| only == part);
     let chosen: Vec<_> = workload::all().into_iter().filter(|one| wanted(one.name)).collect();

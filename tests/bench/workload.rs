@@ -16,6 +16,9 @@ use super::{
 /// How long a handler of the workload `io` sleeps.
 pub(crate) const PAUSE: Duration = Duration::from_millis(50);
 
+/// By how much later each of several processes is at work.
+const LAST_STARTS: Duration = Duration::from_millis(400);
+
 /// What is done with an event.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
@@ -199,6 +202,12 @@ async fn once(bench: &Bench, workload: &Workload, who: Contender, window: Window
     }
     let total = bench.streams.count(workload.stream).await;
     let mut running = bench.start(who, workload, DeliverPolicy::All).await;
+    let warm_up = match who.processes {
+        1 => window.warm_up,
+        // The first is at work while others still start.
+        many => LAST_STARTS * u32::try_from(many).expect("a few"),
+    };
+    let window = Window { warm_up, ..window };
     let total = usize::try_from(total).expect("a count");
     let figures = bench.figures(&mut running, total, window).await;
     bench.end(running).await;

@@ -105,10 +105,9 @@ class Headers {
 class Incoming {
   #head;
   #data = UNREAD;
-  failure = null;
+  #failure = null;
   constructor(head, raw) {
     this.#head = head;
-    Object.defineProperty(this, "failure", { enumerable: false });
     this.raw = raw;
   }
   /** The payload as its content type says: JSON value, string, Buffer, or null when empty. */
@@ -117,7 +116,7 @@ class Incoming {
       try {
         this.#data = decode(this.raw, this.#head.headers);
       } catch (error) {
-        this.failure = error;
+        this.#failure = error;
         throw error;
       }
     }
@@ -150,6 +149,10 @@ class Incoming {
   }
   [inspect.custom]() {
     return `<Event ${this.id} ${this.subject}>`;
+  }
+  /** Why its payload could not be decoded. */
+  static failure(event) {
+    return event.#failure;
   }
 }
 
@@ -326,6 +329,7 @@ function retry(reason, after) {
 }
 
 function conclude(call, events, context, result) {
+  if (!call.batch && Context.touched(context) === UNREAD && concludePlainly(call, result)) return;
   const bodies = [];
   let verdicts;
   if (call.batch) {
@@ -346,6 +350,25 @@ function conclude(call, events, context, result) {
   }
 }
 
+/** Nothing, and an object of no class, are what most functions return: both without a detour. */
+function concludePlainly({ call }, result) {
+  if (result === undefined) {
+    put(`{"reply":${call},"verdicts":[{"done":[]}]}`, []);
+    return true;
+  }
+  if (result === null || Object.getPrototypeOf(result) !== Object.prototype) return false;
+  let data;
+  try {
+    data = JSON.stringify(result);
+  } catch {
+    return false; // said properly by whoever comes next
+  }
+  if (data === undefined) return false;
+  const output = `{"size":${sizeOf(data)},"headers":[["content-type","application/json"]]}`;
+  put(`{"reply":${call},"verdicts":[{"done":[${output}]}]}`, [data]);
+  return true;
+}
+
 function batchItems(result, events) {
   if (Array.isArray(result)) return result.length === events.length ? result : undefined;
   const byId = result instanceof Map ? result : new Map(Object.entries(result ?? {}));
@@ -360,7 +383,7 @@ function excuse(call, events, error) {
   } else {
     print(error);
     const reason = cut(`${describe(error)}${place(error)}`);
-    const undecodable = (event) => error !== null && event.failure === error;
+    const undecodable = (event) => error !== null && Incoming.failure(event) === error;
     // The others of a batch did nothing wrong: they go on without the broken one.
     const reject = { reject: reason, undecodable: true };
     verdicts = events.map((event) => (undecodable(event) ? reject : retry(reason)));
