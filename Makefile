@@ -96,11 +96,6 @@ bench: need-rust need-node setup ## Pelton beside bare loops and peers, release 
 	$(call say,cargo bench (a release build first))
 	@QUICK='$(QUICK)' ONLY='$(ONLY)' FULL='$(FULL)' $(BENCH)
 
-.PHONY: bench-order
-bench-order: need-rust need-node setup ## what order costs, for 1, 16 and 1,000 keys; QUICK=1
-	$(call say,cargo bench (a release build first))
-	$(CARGO) bench $(LOCKED) --profile release --bench ordered
-
 # A profile of its own, that is built sooner; in CI without WebAssembly, whose compiler is most of that.
 .PHONY: bench-guard
 bench-guard: need-rust need-node setup ## fails when Pelton is slower, beside a bare loop, than was recorded (one minute); RECORD=1 records

@@ -48,19 +48,20 @@ pub(crate) async fn run() {
     workloads.retain(|workload| matches!(workload.name, "consume" | "transform"));
     workload::fill(&bench, &workloads, Scale::Quick).await;
     if env::var("RECORD").is_ok_and(|record| !record.is_empty()) {
-        let mut found = Ratios::new();
+        // What this build has not, keeps what was found for it.
+        let mut found = recorded().unwrap_or_default();
         for workload in &workloads {
-            found.insert(workload.name.to_owned(), ratios(&bench, workload).await);
+            let rows = found.entry(workload.name.to_owned()).or_default();
+            rows.extend(ratios(&bench, workload).await);
         }
         let text = serde_json::to_string_pretty(&found).expect("it is JSON");
         fs::write(RECORDED, format!("{text}\n")).expect("it is written");
         return println!("recorded: {text}");
     }
-    let Ok(recorded) = fs::read_to_string(RECORDED) else {
+    let Some(recorded) = recorded() else {
         eprintln!("error: no tests/bench/recorded.json; RECORD=1 writes it, on a quiet machine");
         process::exit(1);
     };
-    let recorded: Ratios = serde_json::from_str(&recorded).expect("it holds ratios");
     let mut slower = false;
     for workload in &workloads {
         slower |= !holds(&bench, workload, &recorded[workload.name]).await;
@@ -71,6 +72,11 @@ pub(crate) async fn run() {
         );
         process::exit(1);
     }
+}
+
+fn recorded() -> Option<Ratios> {
+    let text = fs::read_to_string(RECORDED).ok()?;
+    Some(serde_json::from_str(&text).expect("it holds ratios"))
 }
 
 async fn holds(bench: &Bench, workload: &Workload, recorded: &BTreeMap<String, f64>) -> bool {

@@ -105,6 +105,11 @@ pub(crate) fn all() -> Vec<Workload> {
             binding: "concurrency: 512, order_by: { json: /order }",
             ..base("ordered", Work::Ordered, ours_and(&[]))
         },
+        // All events have the same item: one after the other.
+        Workload {
+            binding: "concurrency: 512, order_by: { json: /item }",
+            ..base("one-key", Work::Ordered, ours_and(&[]))
+        },
         Workload {
             binding: "concurrency: 16, batch: { max: 100, wait: 50ms }",
             ..base("batch", Work::Batch, ours_and(&[one(FastStream)]))
