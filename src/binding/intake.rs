@@ -174,7 +174,6 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
         for delivery in deliveries {
             self.queue(delivery);
         }
-        self.show_lanes();
         self.dispatch();
     }
 
@@ -271,6 +270,8 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
             self.pace_calls(&mut passages);
             self.call(Arc::clone(&self.binding).take_turn(passages, Arc::clone(&self.run)));
         }
+        // Calls that ended at once have left their lanes.
+        self.show_lanes();
     }
 
     /// One turn of the rate for one call.
@@ -329,7 +330,6 @@ impl<K: Sink + 'static, L: Ledger + 'static, C: Lease + 'static> Intake<K, L, C>
             }
             next = self.next_end().now_or_never().flatten();
         }
-        self.show_lanes();
         self.dispatch();
         Ok(())
     }
