@@ -94,7 +94,7 @@ BENCH = $(CARGO) bench $(LOCKED) --profile release --bench bench
 bench: need-rust need-node setup ## Pelton beside bare loops and peers, release build, into target/bench/; QUICK=1 ONLY=consume|latency|growth|… FULL=1
 	@$(PYTHON) tools/fetch.py bench
 	$(call say,cargo bench (a release build first))
-	@QUICK='$(QUICK)' ONLY='$(ONLY)' FULL='$(FULL)' $(BENCH)
+	@QUICK='$(QUICK)' ONLY='$(ONLY)' WITH='$(WITH)' FULL='$(FULL)' $(BENCH)
 
 # A profile of its own, that is built sooner; in CI without WebAssembly, whose compiler is most of that.
 .PHONY: bench-guard

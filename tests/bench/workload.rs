@@ -146,6 +146,13 @@ pub(crate) async fn run(workloads: &[Workload], scale: Scale) {
     keep_file("workloads.svg", &chart::draw(&panels));
 }
 
+/// The bare loop, with which the others are compared, and whom `WITH` names, separated by commas, if it is
+/// set.
+fn is_wanted(kind: Kind) -> bool {
+    let with = std::env::var("WITH").unwrap_or_default();
+    with.is_empty() || kind == Kind::Bare || with.split(',').any(|name| name == kind.name())
+}
+
 /// Those who say whether Pelton is fast; the others are there to explain it.
 fn quick(workload: &Workload) -> Vec<Contender> {
     let peers = matches!(workload.name, "consume" | "transform");
@@ -189,7 +196,8 @@ pub(crate) async fn compare(
     window: Window,
 ) -> Vec<Row> {
     let row = |&contender| Row { contender, runs: Vec::new(), ratios: Vec::new() };
-    let mut rows: Vec<Row> = contenders.iter().filter(|one| one.kind.is_there()).map(row).collect();
+    let there = contenders.iter().filter(|one| one.kind.is_there());
+    let mut rows: Vec<Row> = there.filter(|one| is_wanted(one.kind)).map(row).collect();
     for _ in 0..rounds {
         let mut bare = None;
         for row in &mut rows {

@@ -79,7 +79,8 @@ pub(super) enum Look {
 #[derive(Debug)]
 pub(super) struct Desk {
     slots: Vec<Option<InFlight>>,
-    count: usize,
+    /// The empty ones.
+    free: Vec<usize>,
     calls: u64,
     outbox: VecDeque<usize>,
     /// When the worker last said anything, or was last without anything to do.
@@ -98,7 +99,7 @@ impl Desk {
     pub(super) fn new(slots: usize, pages: bool, now: Instant) -> Self {
         Self {
             slots: std::iter::repeat_with(|| None).take(slots).collect(),
-            count: 0,
+            free: (0..slots).rev().collect(),
             calls: 0,
             outbox: VecDeque::new(),
             sign: now,
@@ -109,11 +110,11 @@ impl Desk {
     }
 
     pub(super) const fn count(&self) -> usize {
-        self.count
+        self.slots.len() - self.free.len()
     }
 
     pub(super) const fn has_room(&self) -> bool {
-        self.count < self.slots.len()
+        !self.free.is_empty()
     }
 
     pub(super) fn sign(&mut self, now: Instant) {
@@ -122,8 +123,9 @@ impl Desk {
 
     /// Puts a job into a free slot; gives it back when there is none.
     pub(super) fn put(&mut self, job: Job, now: Instant) -> Option<Job> {
-        let Some(slot) = self.slots.iter().position(Option::is_none) else { return Some(job) };
-        if self.count == 0 {
+        let idle = self.count() == 0;
+        let Some(slot) = self.free.pop() else { return Some(job) };
+        if idle {
             self.sign = now;
         }
         self.calls += 1;
@@ -131,7 +133,6 @@ impl Desk {
         let number = self.calls * self.slots.len() as u64 + slot as u64;
         if let Some(place) = self.slots.get_mut(slot) {
             *place = Some(InFlight { job, number, sent: None, started: None, overdue: false });
-            self.count += 1;
             self.outbox.push_back(slot);
         }
         None
@@ -152,7 +153,7 @@ impl Desk {
         self.sign = now;
         let slot = self.slot(number)?;
         let flight = self.slots.get_mut(slot)?.take()?;
-        self.count -= 1;
+        self.free.push(slot);
         if !self.tells {
             self.overtaken(&flight, now);
         }
@@ -204,7 +205,7 @@ impl Desk {
                 if self.outbox.contains(&slot) {
                     self.outbox.retain(|waiting| *waiting != slot);
                     *place = None;
-                    self.count -= 1;
+                    self.free.push(slot);
                 }
             }
         }
@@ -218,7 +219,7 @@ impl Desk {
 
     /// The event that runs, if it is one alone; several calls may wait behind it.
     pub(super) fn running(&self) -> Option<&Call> {
-        let runs = |flight: &&InFlight| self.count == 1 || flight.started.is_some();
+        let runs = |flight: &&InFlight| self.count() == 1 || flight.started.is_some();
         let mut running = self.slots.iter().flatten().filter(runs);
         match (running.next(), running.next()) {
             (Some(flight), None) => Some(&flight.job.call),
@@ -234,7 +235,7 @@ impl Desk {
 
     /// Whether anything takes too long.
     pub(super) fn look(&mut self, now: Instant) -> Look {
-        if self.count == 0 {
+        if self.count() == 0 {
             return Look::Idle(self.sign);
         }
         let late = |flight: &InFlight| {

@@ -29,6 +29,11 @@ REASON_MAX = 2000
 UNREAD = object()
 
 clock = time.monotonic_ns
+# What every call begins with and only one of a single event without state ends with, as the runner
+# writes them. A quoted name stands there as it is and in no value, whose quotes are escaped.
+CALL = b'{"call":'
+SINGLE = b"}]}"
+HEADERS = b'"headers":'
 
 
 def out_of_memory():
@@ -126,13 +131,27 @@ class Headers(Mapping):
 class Incoming(Event):
     """The event that a function is given. Everything is worked out on first use."""
 
-    __slots__ = ("_head", "raw", "_data", "failure")
+    __slots__ = ("_call", "_at", "raw", "_data", "failure")
 
-    def __init__(self, head, raw):
-        self._head = head
+    def __init__(self, call, at, raw):
+        self._call = call
+        self._at = at
         self.raw = raw
         self._data = UNREAD
         self.failure = None
+
+    @property
+    def _head(self):
+        return self._call._read()["events"][self._at]
+
+    @property
+    def _pairs(self):
+        """The headers as pairs; what else is unread stays unread."""
+        call = self._call
+        if call._fields is not None:
+            return self._head.get("headers") or ()
+        at = call._meta.rfind(HEADERS) + len(HEADERS)
+        return () if call._meta.startswith(b"[]", at) else scan(call._meta[at:].decode(), 0)[0]
 
     @property
     def data(self):
@@ -140,7 +159,7 @@ class Incoming(Event):
         data = self._data
         if data is UNREAD:
             try:
-                data = self._data = decode(self.raw, self._head.get("headers"))
+                data = self._data = decode(self.raw, self._pairs)
             except (ValueError, LookupError, RecursionError) as error:
                 self.failure = error
                 raise
@@ -157,7 +176,7 @@ class Incoming(Event):
 
     @property
     def headers(self):
-        return Headers(self._head.get("headers") or [])
+        return Headers(self._pairs)
 
     @property
     def time(self):
@@ -190,24 +209,34 @@ class Incoming(Event):
 class Context:
     """What a function may know and change of its call."""
 
-    __slots__ = ("_call", "_started", "_state")
+    __slots__ = ("_number", "_slot", "_meta", "_fields", "_batch", "_started", "_state")
 
-    def __init__(self, call, started):
-        self._call = call
-        self._started = started
+    def __init__(self, number, slot, meta, fields, batch):
+        self._number = number
+        self._slot = slot
+        self._meta = meta
+        self._fields = fields
+        self._batch = batch
+        self._started = clock()
         self._state = UNREAD
+
+    def _read(self):
+        """All that the runner says of the call."""
+        if self._fields is None:
+            self._fields = scan(self._meta.decode(), 0)[0]
+        return self._fields
 
     @property
     def deadline(self):
         """When the function must have ended: an aware datetime in UTC."""
         from datetime import datetime, timedelta, timezone
 
-        left = self._call["timeout"] - (clock() - self._started) / 1e9
+        left = self._read()["timeout"] - (clock() - self._started) / 1e9
         return datetime.now(timezone.utc) + timedelta(seconds=left)
 
     @property
     def log(self):
-        return Log(self._call["call"])
+        return Log(self._number)
 
     @property
     def state(self):
@@ -222,7 +251,7 @@ class Context:
         self._state = value
 
     def _stored(self):
-        state = self._call.get("state")
+        state = self._read().get("state")
         if state is None:
             raise AttributeError("this binding keeps no state: give it `state: {bucket, key}`")
         return state
@@ -364,7 +393,8 @@ class Answer:
             output["headers"] = headers
         return output
 
-    def frame(self, number, context):
+    def frame(self, context):
+        number = context._number
         meta = {"reply": number, "verdicts": self.verdicts}
         if context._state is not UNREAD and "done" in self.verdicts[0]:
             meta["state"] = {"value": context._state}
@@ -430,32 +460,31 @@ def retry(reason, after=None):
     return verdict
 
 
-def conclude(call, events, context, result):
+def conclude(context, asked, result):
     """The reply frame for what a function returned."""
-    number = call["call"]
-    if not call.get("batch"):
+    if not context._batch:
         if context._state is UNREAD:
             if result is None:
-                return frame(b'{"reply":%d,"verdicts":[{"done":[]}]}' % number, b"")
+                return frame(b'{"reply":%d,"verdicts":[{"done":[]}]}' % context._number, b"")
             if type(result) is dict:
                 try:
                     data = dumps(result).encode()
                 except Exception:
                     pass  # said properly below
                 else:
-                    return frame(PLAIN % (number, len(data)), data)
+                    return frame(PLAIN % (context._number, len(data)), data)
         answer = Answer()
         answer.add(result)
-        return answer.frame(number, context)
+        return answer.frame(context)
     answer = Answer()
-    items = batch_items(result, events)
+    items = batch_items(result, asked)
     if items is None:
         bad = "a batch is answered by a list with one item for each event, or a dict by event.id"
-        answer.verdicts = [{"bad": bad}] * len(events)
+        answer.verdicts = [{"bad": bad}] * len(asked)
     else:
         for item in items:
             answer.add(item)
-    return answer.frame(number, context)
+    return answer.frame(context)
 
 
 def batch_items(result, events):
@@ -471,14 +500,15 @@ PLAIN = (
 )
 
 
-def excuse(call, events, context, error):
+def excuse(context, asked, error):
     """The reply frame for what a function raised."""
     answer = Answer()
+    events = asked if context._batch else [asked]
     context._state = UNREAD
     if isinstance(error, (Retry, Reject)):
         for _ in events:
             answer.add(error)
-        return answer.frame(call["call"], context)
+        return answer.frame(context)
     print_error(error)
     reason = f"{describe(error)}{place(error)}"
     undecodable = {"reject": cut(reason), "undecodable": True}
@@ -487,7 +517,7 @@ def excuse(call, events, context, error):
         answer.verdicts = [undecodable if e.failure is error else retry(reason) for e in events]
     else:
         answer.verdicts = [retry(reason)] * len(events)
-    return answer.frame(call["call"], context)
+    return answer.frame(context)
 
 
 def cut(text):
@@ -589,7 +619,7 @@ class Inbox:
                     self.rest = b""
                     return frames
                 break
-            frames.append((scan(data[start + 8 : middle].decode(), 0)[0], bytes(data[middle:stop])))
+            frames.append((bytes(data[start + 8 : middle]), bytes(data[middle:stop])))
             start = stop
         self.rest = data[start:]
         return frames
@@ -673,33 +703,47 @@ class Wire:
                 self.flush()
 
 
-def begin(call, now):
+def call_of(meta):
+    """The call that a frame of the runner asks for, if it is one.
+
+    That of a single event is read only as far as it is asked for: most handlers need its payload alone.
+    """
+    if meta.startswith(CALL) and meta.endswith(SINGLE):
+        number = int(meta[len(CALL) : meta.index(b",")])
+        return Context(number, number % slots, meta, None, False)
+    fields = scan(meta.decode(), 0)[0]
+    if "call" not in fields:
+        return None
+    return Context(fields["call"], fields["slot"], meta, fields, fields.get("batch", False))
+
+
+def asked_about(context, body):
+    """What the handler is given: an event, or the list of a batch."""
+    if not context._batch:
+        return Incoming(context, 0, body)
+    events, start = [], 0
+    for at, head in enumerate(context._read()["events"]):
+        stop = start + head["size"]
+        events.append(Incoming(context, at, body[start:stop]))
+        start = stop
+    return events
+
+
+def begin(context):
     """Tells the runner that a handler is about to start."""
-    number = call["call"]
     if page is None:
-        wire.put(frame(b'{"started":[%d]}' % number, b""))
+        wire.put(frame(b'{"started":[%d]}' % context._number, b""))
         wire.flush()
     else:
-        slot = 2 * call["slot"]
-        page[slot + 1] = now
-        page[slot] = number
+        slot = 2 * context._slot
+        page[slot + 1] = context._started
+        page[slot] = context._number
 
 
-def end(call):
+def end(context):
     """Tells the runner that it has ended, though its reply may still be on the way."""
     if page is not None:
-        page[2 * call["slot"]] = 0
-
-
-def events_of(call, body):
-    if not call.get("batch"):
-        return [Incoming(call["events"][0], body)]
-    events, at = [], 0
-    for head in call["events"]:
-        size = head["size"]
-        events.append(Incoming(head, body[at : at + size]))
-        at += size
-    return events
+        page[2 * context._slot] = 0
 
 
 # The two ways to run.
@@ -709,27 +753,26 @@ def serve(handle, inbox, frames):
     """A plain function: one call at a time."""
     wire.watch()
     while frames is not None:
-        for call, body in frames:
-            if "call" not in call:
+        for meta, body in frames:
+            context = call_of(meta)
+            if context is None:
                 continue
-            events = events_of(call, body)
-            now = clock()
+            asked = asked_about(context, body)
             if wire.held:
-                if now - wire.since > HOLD_NS:
+                if context._started - wire.since > HOLD_NS:
                     wire.flush()
                 else:
                     wire.hasten()
-            context = Context(call, now)
-            begin(call, now)
+            begin(context)
             try:
-                result = handle(events if call.get("batch") else events[0], context)
+                result = handle(asked, context)
             except MemoryError:
                 out_of_memory()
             except Exception as error:
-                reply = excuse(call, events, context, error)
+                reply = excuse(context, asked, error)
             else:
-                reply = conclude(call, events, context, result)
-            end(call)
+                reply = conclude(context, asked, result)
+            end(context)
             wire.put(reply)
         wire.flush()
         frames = inbox.read()
@@ -780,9 +823,10 @@ class Loop:
             self.start(frames)
 
     def start(self, frames):
-        for call, body in frames:
-            if "call" in call:
-                task = self.loop.create_task(self.run(call, body))
+        for meta, body in frames:
+            context = call_of(meta)
+            if context is not None:
+                task = self.loop.create_task(self.run(context, body))
                 self.tasks.add(task)
                 task.add_done_callback(self.done)
 
@@ -795,20 +839,19 @@ class Loop:
         if not self.tasks and not self.drained.done():
             self.drained.set_result(None)
 
-    async def run(self, call, body):
-        events = events_of(call, body)
-        now = clock()
-        context = Context(call, now)
-        begin(call, now)
+    async def run(self, context, body):
+        asked = asked_about(context, body)
+        context._started = clock()
+        begin(context)
         try:
-            result = await self.handle(events if call.get("batch") else events[0], context)
+            result = await self.handle(asked, context)
         except MemoryError:
             out_of_memory()
         except (Exception, self.cancelled) as error:
-            reply = excuse(call, events, context, error)
+            reply = excuse(context, asked, error)
         else:
-            reply = conclude(call, events, context, result)
-        end(call)
+            reply = conclude(context, asked, result)
+        end(context)
         wire.put(reply)
         if not self.scheduled:
             self.scheduled = True
@@ -892,7 +935,7 @@ def excuse_load(error):
 
 
 def main():
-    global wire, page, folder
+    global wire, page, folder, slots
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sock = take_socket()
     wire = Wire(sock)
@@ -904,7 +947,8 @@ def main():
         frames = inbox.read()
         if frames is None:
             return
-    init = frames.pop(0)[0]["init"]
+    init = json.loads(frames.pop(0)[0])["init"]
+    slots = init["slots"]
     page = page_from(descriptors, init)
     path = os.path.abspath(init["file"])
     folder = os.path.dirname(path)
