@@ -21,7 +21,7 @@ NODE = [os.environ.get("PELTON_TEST_NODE", "node"), "--input-type=module", "--ev
 
 
 def frame(meta, body=b""):
-    text = json.dumps(meta, ensure_ascii=False).encode()
+    text = json.dumps(meta, ensure_ascii=False, separators=(",", ":")).encode()
     return HEAD.pack(len(text), len(body)) + text + body
 
 

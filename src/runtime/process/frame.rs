@@ -11,7 +11,7 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
 use crate::{
     event::{Cause, Event, Headers, Outgoing, State, Verdict},
-    handler::{Call, Fault, Reply},
+    handler::{Call, Fault, NonEmpty, Reply},
 };
 
 /// The most that meta or body of a frame may take.
@@ -55,7 +55,7 @@ impl Outbox {
             call: number,
             slot,
             timeout: call.timeout.as_secs_f64(),
-            events: call.events.iter().map(wire_event).collect(),
+            events: &call.events,
             batch: call.batch.then_some(true),
             state: call.state.as_ref().map(|state| WireState { value: &state.0 }),
         };
@@ -100,7 +100,8 @@ struct CallFrame<'a> {
     call: u64,
     slot: usize,
     timeout: f64,
-    events: Vec<WireEvent<'a>>,
+    #[serde(serialize_with = "as_events")]
+    events: &'a NonEmpty<Event>,
     #[serde(skip_serializing_if = "Option::is_none")]
     batch: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -134,6 +135,10 @@ fn wire_event(event: &Event) -> WireEvent<'_> {
         headers: &event.headers,
         size: event.data.len(),
     }
+}
+
+fn as_events<S: Serializer>(events: &&NonEmpty<Event>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(events.iter().map(wire_event))
 }
 
 fn as_text<S: Serializer>(id: &&crate::event::EventId, serializer: S) -> Result<S::Ok, S::Error> {

@@ -29,8 +29,8 @@ REASON_MAX = 2000
 UNREAD = object()
 
 clock = time.monotonic_ns
-# What every call begins with and only one of a single event without state ends with, as the runner
-# writes them. A quoted name stands there as it is and in no value, whose quotes are escaped.
+# As the runner writes them: what a call begins with, what only that of a single event without state ends
+# with, and what stands before its headers (not in a value: there a quote is escaped).
 CALL = b'{"call":'
 SINGLE = b"}]}"
 HEADERS = b'"headers":'
