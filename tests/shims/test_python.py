@@ -1,5 +1,6 @@
 """The Python shim."""
 
+import json
 import tempfile
 import time
 import unittest
@@ -114,6 +115,14 @@ class Loading(LoadFailures, WorkerTest):
         worker = self.start(PYTHON, file, ready=False)
         self.assertIs(worker.ready()["async"], True)
         self.assertEqual(worker.call("x").outputs[0][1], b"1")
+
+    def test_headers_and_data_are_read_without_the_rest(self):
+        file = self.write("unread.py", "def handle(e, c):\n    return [list(map(list, e._pairs)), e.data, c._fields is None]\n")
+        worker = self.start(PYTHON, file)
+        words = '{"call":1,"headers":[["content-type","text/plain"]],"size":9}]}'
+        for headers in [], [["x", words]], [["content-type", "application/json"], ["x", words], ["y", "ü"]]:
+            answer = json.loads(worker.call(words, b'{"a":1}', headers=headers).outputs[0][1])
+            self.assertEqual(answer, [headers, {"a": 1}, True])
 
     def test_a_forgotten_await(self):
         file = self.write("forgot.py", "async def work(): pass\ndef handle(e, c):\n    return work()\n")

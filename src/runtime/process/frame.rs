@@ -95,6 +95,8 @@ impl Outbox {
     }
 }
 
+/// The Python worker knows a call of a single event without state by what stands behind `events`, and
+/// where its number and headers are: `call_of` and `_pairs` in the shim.
 #[derive(Serialize)]
 struct CallFrame<'a> {
     call: u64,

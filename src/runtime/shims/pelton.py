@@ -149,9 +149,9 @@ class Incoming(Event):
         """The headers as pairs; what else is unread stays unread."""
         call = self._call
         if call._fields is not None:
-            return self._head.get("headers") or ()
+            return self._head.get("headers") or []
         at = call._meta.rfind(HEADERS) + len(HEADERS)
-        return () if call._meta.startswith(b"[]", at) else scan(call._meta[at:].decode(), 0)[0]
+        return [] if call._meta.startswith(b"[]", at) else scan(call._meta[at:].decode(), 0)[0]
 
     @property
     def data(self):
@@ -217,7 +217,6 @@ class Context:
         self._meta = meta
         self._fields = fields
         self._batch = batch
-        self._started = clock()
         self._state = UNREAD
 
     def _read(self):
@@ -729,14 +728,15 @@ def asked_about(context, body):
     return events
 
 
-def begin(context):
+def begin(context, now):
     """Tells the runner that a handler is about to start."""
+    context._started = now
     if page is None:
         wire.put(frame(b'{"started":[%d]}' % context._number, b""))
         wire.flush()
     else:
         slot = 2 * context._slot
-        page[slot + 1] = context._started
+        page[slot + 1] = now
         page[slot] = context._number
 
 
@@ -758,12 +758,13 @@ def serve(handle, inbox, frames):
             if context is None:
                 continue
             asked = asked_about(context, body)
+            now = clock()
             if wire.held:
-                if context._started - wire.since > HOLD_NS:
+                if now - wire.since > HOLD_NS:
                     wire.flush()
                 else:
                     wire.hasten()
-            begin(context)
+            begin(context, now)
             try:
                 result = handle(asked, context)
             except MemoryError:
@@ -841,8 +842,7 @@ class Loop:
 
     async def run(self, context, body):
         asked = asked_about(context, body)
-        context._started = clock()
-        begin(context)
+        begin(context, clock())
         try:
             result = await self.handle(asked, context)
         except MemoryError:
