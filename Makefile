@@ -91,7 +91,7 @@ faults: need-rust need-node setup ## the fault suite in full size; ONLY=name EVE
 BENCH = $(CARGO) bench $(LOCKED) --profile release --bench bench
 
 .PHONY: bench
-bench: need-rust need-node setup ## Pelton beside bare loops and peers, release build, into target/bench/; QUICK=1 ONLY=consume|latency|growth|… FULL=1
+bench: need-rust need-node setup ## Pelton beside bare loops and peers, release build, into target/bench/; QUICK=1 ONLY=consume|latency|growth|… WITH=python,… FULL=1
 	@$(PYTHON) tools/fetch.py bench
 	$(call say,cargo bench (a release build first))
 	@QUICK='$(QUICK)' ONLY='$(ONLY)' WITH='$(WITH)' FULL='$(FULL)' $(BENCH)

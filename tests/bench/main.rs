@@ -3,7 +3,8 @@
 //! replica): what a shared machine does to one it does to the others. Quote the ratios.
 //!
 //! `make bench` runs it; `QUICK=1` makes it short, `ONLY=consume` runs one part: a workload, `latency`,
-//! `growth`, `runtimes`, `wasm` or `footprint`. `FULL=1` makes the backlog of `growth` ten million long.
+//! `growth`, `runtimes`, `wasm` or `footprint`. `WITH=python,faststream` leaves of a workload the bare loop
+//! and these. `FULL=1` makes the backlog of `growth` ten million long.
 
 #![allow(
     clippy::unwrap_used,

@@ -133,10 +133,12 @@ pub(crate) async fn run(workloads: &[Workload], scale: Scale) {
     let mut report = serde_json::Map::new();
     let mut panels = Vec::new();
     for workload in workloads {
-        let contenders = match scale {
+        let mut contenders = match scale {
             Scale::Quick => quick(workload),
             Scale::Whole => workload.contenders.clone(),
         };
+        contenders.retain(|one| is_wanted(one.kind));
+        assert!(contenders.len() > 1, "WITH names nobody in {}", workload.name);
         let rows = compare(&bench, workload, &contenders, rounds, window).await;
         show(workload, &rows);
         panels.push(panel(workload, &rows));
@@ -196,8 +198,7 @@ pub(crate) async fn compare(
     window: Window,
 ) -> Vec<Row> {
     let row = |&contender| Row { contender, runs: Vec::new(), ratios: Vec::new() };
-    let there = contenders.iter().filter(|one| one.kind.is_there());
-    let mut rows: Vec<Row> = there.filter(|one| is_wanted(one.kind)).map(row).collect();
+    let mut rows: Vec<Row> = contenders.iter().filter(|one| one.kind.is_there()).map(row).collect();
     for _ in 0..rounds {
         let mut bare = None;
         for row in &mut rows {
